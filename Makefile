@@ -1,0 +1,37 @@
+# kaniko-multiarch: multi-platform container images in CI.
+#
+# `make demo` shows it at work, `make test` is what CI runs.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# test/oracle is a module without Go files: there is nothing to lint in it.
+MODULES     := . examples/hello
+
+.PHONY: help build demo test test-all lint clean
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## One static binary: bin/kaniko-multiarch
+	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -buildid= -X $$(go list -m)/internal/cli.Version=$(VERSION)" -o bin/kaniko-multiarch .
+
+demo: build ## Build, merge and run a two-platform image here, in a minute, as root
+	test/install.sh
+	test/with-services.sh --bases examples/hello/demo.sh
+
+test: lint ## Lint, unit tests and end-to-end tests against real servers
+	test/install.sh
+	test/with-services.sh --bases --oracle go test ./...
+
+test-all: demo test ## All of it: the demo too
+
+lint: ## Formatting, go vet and staticcheck, in every module
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted >&2; exit 1; }
+	@for module in $(MODULES); do (cd $$module && go vet ./... && go run $(STATICCHECK) ./...); done
+
+clean: ## Remove what make made; fixtures stay in the user's cache directory
+	rm -rf bin

@@ -1,0 +1,79 @@
+// Package build holds the one value that says what to build. The command line
+// fills it in, a driver carries it out or sends it on, so that no option is lost
+// on the way.
+//
+// It must not know how any of it is done.
+package build
+
+import "time"
+
+// Options is everything a build can be asked for. All of it is plain data that
+// survives JSON.
+type Options struct {
+	// Context is a directory.
+	Context string
+	// Dockerfile is a path, tried from the working directory, then from the
+	// context; empty means Dockerfile in the context.
+	Dockerfile string
+	// BuildContexts are named contexts: a directory or docker-image://REF.
+	BuildContexts map[string]string
+	// Platforms are canonical; empty means this machine's.
+	Platforms []string
+	Target    string
+	// BuildArgs and Labels have a value each.
+	BuildArgs map[string]string
+	Labels    map[string]string
+	Secrets   []Secret
+	AddHosts  []string
+	// NoCache forbids the use of earlier results for all stages, NoCacheFilter
+	// for those that it names.
+	NoCache       bool
+	NoCacheFilter []string
+
+	// Destinations are REPO:TAG names to publish. An entry without a tag is
+	// pushed to by digest.
+	Destinations []string
+	// Image is a repository to push to by digest.
+	Image string
+	// PushByDigest moves no tag even if Destinations have one.
+	PushByDigest bool
+	// NoPush builds everything and sends nothing.
+	NoPush bool
+	// PublishIndex makes an index even of a single image.
+	PublishIndex bool
+	// Annotations are key=value, with a prefix for other places than the
+	// default one: the manifest of a single image, the index of several.
+	Annotations []string
+	OCIMode     string
+
+	// Reproducible limits all times to SOURCE_DATE_EPOCH, or to 0 without it.
+	Reproducible bool
+	// SourceDateEpoch is in seconds since 1970; nil when it is not set.
+	SourceDateEpoch *int64
+
+	// DigestsTo is a directory for digest records, Key what they are of.
+	DigestsTo string
+	Key       string
+	// DigestFile and MetadataFile are written when all is published.
+	DigestFile   string
+	MetadataFile string
+
+	InsecureRegistries []string
+	PushRetry          Retry
+	// StateDir keeps base layers and cache mounts between builds.
+	StateDir string
+	// Parallel limits the steps that run at once; 0 means a default.
+	Parallel int
+	// Timeout ends the build; 0 means never.
+	Timeout time.Duration
+}
+
+// Secret is where the value of a secret comes from: a file or a variable.
+type Secret struct{ ID, File, Env string }
+
+// Retry says how often and how patiently a request is tried again. Zero values
+// mean the defaults.
+type Retry struct {
+	Count                  int
+	InitialDelay, MaxDelay time.Duration
+}

@@ -1,0 +1,229 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/driver/local"
+	"github.com/org/kaniko-multiarch/internal/progress"
+	"github.com/org/kaniko-multiarch/internal/registry"
+	"github.com/org/kaniko-multiarch/internal/sandbox/emulation"
+)
+
+type buildCommand struct {
+	Context      string   `short:"c" default:"." help:"Directory of the build context."`
+	Dockerfile   string   `short:"f" help:"Path of the Dockerfile, tried in the working directory, then in the context."`
+	Platform     []string `sep:"none" help:"Platforms to build for: linux/amd64,linux/arm64."`
+	Destination  []string `short:"d" sep:"none" help:"Names to publish: REPO:TAG. Without a tag, push by digest."`
+	Image        string   `help:"Repository to push to by digest, moving no tag."`
+	PushByDigest bool     `help:"Push to the destinations' repository by digest, moving no tag."`
+	Push         bool     `default:"true" help:"Push what is built (--push=false is --no-push)."`
+	NoPush       bool     `help:"Build everything, push nothing."`
+	PublishIndex bool     `help:"Publish an index even for one platform."`
+
+	Target        string   `help:"Stage of the Dockerfile to build."`
+	BuildArg      []string `sep:"none" help:"NAME=VALUE of an ARG; NAME alone takes the environment's."`
+	Label         []string `sep:"none" help:"NAME=VALUE of a label."`
+	Annotation    []string `sep:"none" help:"[PLACE:]NAME=VALUE of an annotation; PLACE is index, manifest or manifest-descriptor, with an optional [PLATFORM]."`
+	Secret        []string `sep:"none" help:"id=NAME,src=FILE or id=NAME,env=VARIABLE."`
+	BuildContext  []string `sep:"none" help:"NAME=DIRECTORY or NAME=docker-image://REF."`
+	AddHost       []string `sep:"none" help:"HOST:IP for /etc/hosts of the steps."`
+	NoCache       bool     `help:"Use no earlier result."`
+	NoCacheFilter []string `sep:"none" help:"Stages that use no earlier result."`
+	Reproducible  bool     `help:"Limit all times to SOURCE_DATE_EPOCH, or to 1970 without it."`
+	OCIMode       string   `name:"oci-mode" enum:"auto,oci" default:"auto" help:"Media types of the index: auto or oci. What is built is always OCI."`
+
+	DigestsTo    string `help:"Directory for digest records, one a platform."`
+	Key          string `help:"Names what is built in the records; the matrix gives it."`
+	DigestFile   string `help:"File for the digest of what was built."`
+	MetadataFile string `help:"File for a JSON description of what was built."`
+
+	registryFlags
+	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`
+	Isolation string        `enum:"auto,namespaces" default:"auto" help:"How steps are isolated: auto or namespaces."`
+	Parallel  int           `help:"Most steps to run at once."`
+	Timeout   time.Duration `help:"End the build after this time: 30m."`
+	Progress  string        `enum:"auto,plain,tty,json,quiet" default:"auto" help:"auto, plain, tty, json or quiet."`
+}
+
+// registryFlags are the same for every command that talks to a registry.
+type registryFlags struct {
+	InsecureRegistry      []string `sep:"none" help:"HOST[:PORT] that may be asked over http or with any certificate."`
+	PushRetry             int      `default:"5" help:"How often a failed request is tried again."`
+	PushRetryInitialDelay int64    `default:"1000" help:"Milliseconds before the first retry; it doubles each time."`
+	PushRetryMaxDelay     int64    `default:"30000" help:"Most milliseconds between two tries."`
+	Verbose               bool     `help:"Print diagnostics to standard error."`
+}
+
+func (f registryFlags) retry() build.Retry {
+	return build.Retry{
+		Count:        f.PushRetry,
+		InitialDelay: time.Duration(f.PushRetryInitialDelay) * time.Millisecond,
+		MaxDelay:     time.Duration(f.PushRetryMaxDelay) * time.Millisecond,
+	}
+}
+
+func (f registryFlags) client(w *World) (*registry.Client, error) {
+	if f.PushRetry < 0 || f.PushRetryInitialDelay < 0 || f.PushRetryMaxDelay < 0 {
+		return nil, usagef("--push-retry, --push-retry-initial-delay and --push-retry-max-delay cannot be negative")
+	}
+	return registry.New(registry.Options{
+		Insecure:  splitList(f.InsecureRegistry),
+		Retry:     registry.Retry(f.retry()),
+		UserAgent: "kaniko-multiarch/" + Version,
+		Getenv:    w.Getenv,
+		Log:       debugLog(w, f.Verbose),
+	})
+}
+
+// Run builds. It starts this program again in an isolated process first, so
+// that nothing is left when it ends.
+func (c *buildCommand) Run(ctx context.Context, w *World) error {
+	o, err := c.options(w.Getenv)
+	if err != nil {
+		return err
+	}
+	if err := enter(ctx); err != nil {
+		return err
+	}
+	client, err := c.client(w)
+	if err != nil {
+		return err
+	}
+	secrets, err := local.ReadSecrets(o.Secrets, w.Getenv)
+	if err != nil {
+		return err
+	}
+	display, err := progress.New(progress.Options{Out: w.Stderr, Mode: progress.Mode(c.Progress), Redact: secrets.Values()})
+	if err != nil {
+		return usagef("--progress: %w", err)
+	}
+	emulator := emulation.New(w.Getenv)
+	driver := &local.Driver{
+		Isolation: withNamespaces{emulator}, Registry: client, Progress: display, Secrets: secrets,
+		Emulation: emulator.Require, Getenv: w.Getenv, Now: time.Now,
+	}
+	result, err := driver.Build(ctx, o)
+	if err == nil {
+		display.Table("images", result.Rows)
+	}
+	if closeErr := display.Close(); err == nil && closeErr != nil {
+		err = fmt.Errorf("showing the progress: %w", closeErr)
+	}
+	if err != nil {
+		return err
+	}
+	return printResult(w, result)
+}
+
+// printResult prints what a script wants: one name a line.
+func printResult(w *World, r *local.Result) error {
+	for _, line := range r.Names() {
+		if _, err := fmt.Fprintln(w.Stdout, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *buildCommand) options(getenv func(string) string) (build.Options, error) {
+	o := build.Options{
+		Context: c.Context, Dockerfile: c.Dockerfile, Platforms: splitList(c.Platform), Target: c.Target,
+		Destinations: splitList(c.Destination), Image: c.Image, PushByDigest: c.PushByDigest,
+		NoPush: c.NoPush || !c.Push, PublishIndex: c.PublishIndex, OCIMode: c.OCIMode,
+		Annotations: splitLines(c.Annotation), AddHosts: splitLines(c.AddHost),
+		NoCache: c.NoCache, NoCacheFilter: splitList(c.NoCacheFilter), Reproducible: c.Reproducible,
+		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, MetadataFile: c.MetadataFile,
+		InsecureRegistries: splitList(c.InsecureRegistry), PushRetry: c.retry(),
+		StateDir: c.StateDir, Parallel: c.Parallel, Timeout: c.Timeout,
+	}
+	if c.Parallel < 0 || c.Timeout < 0 {
+		return o, usagef("--parallel and --timeout cannot be negative")
+	}
+	if o.StateDir == "" {
+		o.StateDir = stateDir(getenv)
+	}
+	var err error
+	if o.StateDir, err = filepath.Abs(o.StateDir); err != nil {
+		return o, fmt.Errorf("--state-dir: %w", err)
+	}
+	environment := func(name string) (string, bool) { v := getenv(name); return v, v != "" }
+	if o.BuildArgs, err = pairs("build-arg", c.BuildArg, environment); err != nil {
+		return o, err
+	}
+	if o.Labels, err = pairs("label", c.Label, nil); err != nil {
+		return o, err
+	}
+	if o.BuildContexts, err = pairs("build-context", c.BuildContext, nil); err != nil {
+		return o, err
+	}
+	for _, s := range splitLines(c.Secret) {
+		secret, err := parseSecret(s)
+		if err != nil {
+			return o, err
+		}
+		o.Secrets = append(o.Secrets, secret)
+	}
+	return o, sourceDateEpoch(&o, getenv)
+}
+
+// sourceDateEpoch reads SOURCE_DATE_EPOCH as buildx does: from the build
+// arguments, then from the environment, whose value becomes an argument.
+func sourceDateEpoch(o *build.Options, getenv func(string) string) error {
+	const name = "SOURCE_DATE_EPOCH"
+	v, ok := o.BuildArgs[name]
+	if !ok {
+		if v = getenv(name); v == "" {
+			return nil
+		}
+		o.BuildArgs[name] = v
+	}
+	seconds, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		// The front end knows more forms: "context", a stage.
+		if ok && v != "" {
+			return nil
+		}
+		return usagef("%s=%q: want seconds since 1970", name, v)
+	}
+	o.SourceDateEpoch = &seconds
+	return nil
+}
+
+// parseSecret reads id=NAME,src=FILE and id=NAME,env=VARIABLE. Without either,
+// the ID names a variable.
+func parseSecret(s string) (build.Secret, error) {
+	var out build.Secret
+	for part := range strings.SplitSeq(s, ",") {
+		name, value, _ := strings.Cut(part, "=")
+		switch name {
+		case "id":
+			out.ID = value
+		case "src", "source":
+			out.File = value
+		case "env":
+			out.Env = value
+		case "type":
+			if value != "file" && value != "env" {
+				return out, usagef("--secret: type %q is unknown: use file or env", value)
+			}
+		default:
+			// The value is not printed: it may be the secret itself.
+			return out, usagef("--secret: want id=NAME,src=FILE or id=NAME,env=VARIABLE")
+		}
+	}
+	switch {
+	case out.ID == "":
+		return out, usagef("--secret: the id is missing: id=NAME,src=FILE or id=NAME,env=VARIABLE")
+	case out.File != "" && out.Env != "":
+		return out, usagef("--secret id=%s: give src or env, not both", out.ID)
+	case out.File == "" && out.Env == "":
+		out.Env = out.ID
+	}
+	return out, nil
+}

@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/org/kaniko-multiarch/internal/driver/local"
+	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/fileop"
+	"github.com/org/kaniko-multiarch/internal/frontend"
+	"github.com/org/kaniko-multiarch/internal/registry"
+	"github.com/org/kaniko-multiarch/internal/sandbox"
+	"github.com/org/kaniko-multiarch/merge"
+)
+
+// The exit codes are a contract: docs and scripts rely on them.
+const (
+	exitOK          = 0
+	exitStep        = 1
+	exitUsage       = 2
+	exitDockerfile  = 3
+	exitDenied      = 4
+	exitUnavailable = 5
+	exitEnvironment = 6
+	exitVerify      = 7
+	exitCancelled   = 130
+)
+
+// exitError ends the program with a code and nothing to print.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// usage is a mistake on the command line.
+type usage struct{ err error }
+
+func (e *usage) Error() string { return e.err.Error() }
+func (e *usage) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usage{fmt.Errorf(format, args...)} }
+
+func usageError(err error) error {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) {
+		return &usage{fmt.Errorf("%w (see kaniko-multiarch --help)", err)}
+	}
+	return &usage{err}
+}
+
+// report prints an error and returns the exit code that it means.
+func report(w World, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var silent exitError
+	if errors.As(err, &silent) {
+		return int(silent)
+	}
+	var at *frontend.Error
+	if errors.As(err, &at) && at.Excerpt != "" {
+		fmt.Fprintf(w.Stderr, "%s", at.Excerpt)
+	}
+	code, hint := classify(err)
+	text := strings.TrimSpace(err.Error())
+	if hint != "" {
+		text += ": " + hint
+	}
+	fmt.Fprintf(w.Stderr, "error: %s\n", text)
+	return code
+}
+
+// classify maps an error to its exit code and, where the text of the error does
+// not say it, what to do.
+func classify(err error) (code int, hint string) {
+	var (
+		badFlag   *usage
+		badInput  *local.InputError
+		verify    *merge.VerifyError
+		exit      *sandbox.ExitError
+		cannot    *sandbox.UnsupportedError
+		missing   *fileop.NotFoundError
+		owner     *fileop.UnknownOwnerError
+		platforms *registry.PlatformError
+		secret    *engine.SecretError
+		place     *local.ContextError
+		file      *frontend.Error
+	)
+	switch {
+	case errors.Is(err, errInterrupted):
+		return exitCancelled, ""
+	case errors.As(err, &badFlag), errors.As(err, &badInput), errors.As(err, &secret):
+		return exitUsage, ""
+	case errors.As(err, &verify):
+		return exitVerify, ""
+	case errors.As(err, &exit):
+		return exitStep, "see its output above"
+	case errors.Is(err, registry.ErrDenied):
+		return exitDenied, ""
+	case errors.Is(err, registry.ErrUnavailable):
+		return exitUnavailable, ""
+	case errors.As(err, &cannot):
+		return exitEnvironment, ""
+	case errors.As(err, &missing):
+		return exitDockerfile, "check the path, and that .dockerignore does not exclude it"
+	case errors.As(err, &platforms), errors.As(err, &owner), errors.As(err, &place):
+		return exitDockerfile, ""
+	case errors.Is(err, registry.ErrNotFound):
+		return exitDockerfile, "check the image's name and tag"
+	case errors.As(err, &file):
+		return exitDockerfile, ""
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitStep, ""
+	}
+	return exitStep, ""
+}

@@ -1,0 +1,221 @@
+// Package local is the driver that builds all platforms in this process, with
+// the engine.
+//
+// It must not know what the command line looks like, nor how an index is made:
+// that is merge's.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/ci"
+	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/frontend"
+	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/platform"
+	"github.com/org/kaniko-multiarch/internal/progress"
+	"github.com/org/kaniko-multiarch/internal/record"
+	"github.com/org/kaniko-multiarch/internal/registry"
+	"github.com/org/kaniko-multiarch/internal/rootfs"
+	"github.com/org/kaniko-multiarch/internal/sandbox"
+)
+
+// Driver builds on this machine.
+type Driver struct {
+	// Isolation opens the storage and the way to run processes.
+	Isolation Isolation
+	Registry  *registry.Client
+	// Secrets are those of the options; see ReadSecrets.
+	Secrets  Secrets
+	Progress progress.Reporter
+	// Emulation returns an error that says the fix when steps of p cannot run
+	// here.
+	Emulation func(p ocispecs.Platform) error
+	Getenv    func(string) string
+	Now       func() time.Time
+	Log       *slog.Logger
+}
+
+// Isolation is where trees live and processes run. They go together.
+type Isolation interface {
+	Open(stateDir string) (rootfs.Store, sandbox.Runner, error)
+}
+
+// Result is what was built.
+type Result struct {
+	// Digest is that of the index, or of the only image.
+	Descriptor ocispecs.Descriptor
+	// Tags are the names that were published.
+	Tags    []string
+	Records []record.Record
+	Rows    []progress.ImageRow
+	// Pushed is false when nothing was sent.
+	Pushed bool
+	// Image is the repository that the digest is in; empty without one.
+	Image string
+}
+
+// InputError is a mistake in the options.
+type InputError struct{ Err error }
+
+func (e *InputError) Error() string { return e.Err.Error() }
+func (e *InputError) Unwrap() error { return e.Err }
+
+func badInput(format string, args ...any) error {
+	return &InputError{Err: fmt.Errorf(format, args...)}
+}
+
+// Build builds and publishes what o says.
+func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err error) {
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("the build took longer than --timeout=%s", o.Timeout))
+		defer cancel()
+	}
+	started := d.Now()
+	platforms, err := parsePlatforms(o.Platforms)
+	if err != nil {
+		return nil, err
+	}
+	target, err := parseTarget(o, len(platforms))
+	if err != nil {
+		return nil, err
+	}
+	contexts, err := openContexts(o)
+	if err != nil {
+		return nil, err
+	}
+	defer contexts.close()
+	if o.StateDir == "" {
+		return nil, badInput("no directory for state: give --state-dir")
+	}
+
+	images := newBaseImages(d.Registry)
+	loaded, err := frontend.Load(ctx, contexts.frontend(o, platforms, images))
+	if err != nil {
+		return nil, fmt.Errorf("loading the Dockerfile: %w", err)
+	}
+	for _, w := range loaded.Warnings {
+		d.Progress.Warn(progress.Warning(w))
+	}
+	emulated, err := d.checkEmulation(loaded.Graph)
+	if err != nil {
+		return nil, err
+	}
+
+	store, runner, err := d.Isolation.Open(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	spool, err := os.MkdirTemp(o.StateDir, "spool-")
+	if err != nil {
+		return nil, fmt.Errorf("making a directory for layers: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(spool)) }()
+
+	e := &engine.Engine{
+		Store: store, Sandbox: runner, Images: images, Contexts: contexts.engine(),
+		Progress: d.Progress, Download: newDownloader(), Secrets: d.Secrets,
+		SpoolDir: spool, Parallel: o.Parallel, Now: d.Now, RewriteTimes: o.Reproducible,
+		Epoch: epoch(o, loaded.Epoch), Annotations: target.manifestAnnotations,
+	}
+	if !o.NoPush {
+		e.Publisher = newPublisher(d.Registry, target.repository, spool)
+	}
+	built, err := e.Build(ctx, loaded.Graph)
+	if err != nil {
+		return nil, err
+	}
+
+	result := &Result{Pushed: !o.NoPush, Image: target.repository.Name()}
+	if target.none() {
+		result.Image = ""
+	}
+	run := ci.Detect(ctx, d.Getenv, contexts.directory)
+	for _, img := range built {
+		result.Records = append(result.Records, d.record(o, target, run, img, emulated, d.Now().Sub(started)))
+		result.Rows = append(result.Rows, progress.ImageRow{
+			Platform: platform.Format(img.Platform), Digest: img.Descriptor.Digest.String(), Size: img.Size,
+			LayersReused: img.Reused, LayersBuilt: img.Built, Time: img.Time,
+			Emulated: emulated[platform.Format(img.Platform)],
+		})
+	}
+	if err := d.publish(ctx, o, target, built, result); err != nil {
+		return nil, err
+	}
+	return result, d.writeFiles(o, result)
+}
+
+func parsePlatforms(values []string) ([]ocispecs.Platform, error) {
+	if len(values) == 0 {
+		return []ocispecs.Platform{platform.Host()}, nil
+	}
+	list, err := platform.ParseList(values)
+	if err != nil {
+		return nil, &InputError{Err: err}
+	}
+	for _, p := range list {
+		if p.OS != "linux" {
+			return nil, badInput("platform %s: only linux images are built", platform.Format(p))
+		}
+	}
+	return list, nil
+}
+
+// checkEmulation makes sure, before anything runs, that every step can run
+// here. It returns the platforms whose images need an emulator.
+func (d *Driver) checkEmulation(g *graph.Graph) (map[string]bool, error) {
+	host, emulated := platform.Host(), map[string]bool{}
+	for _, v := range g.Vertices {
+		if _, ok := v.Op.(*graph.Exec); !ok || platform.IsNative(host, *v.Platform) {
+			continue
+		}
+		if err := d.Emulation(*v.Platform); err != nil {
+			return nil, &engine.StepError{Name: v.Name, Location: v.Location, Err: err}
+		}
+	}
+	for _, img := range g.Images {
+		if !platform.IsNative(host, img.Platform) && frontend.RunsOn(img, img.Platform) {
+			emulated[platform.Format(img.Platform)] = true
+		}
+	}
+	return emulated, nil
+}
+
+// epoch is the limit of all times, in seconds since 1970.
+func epoch(o build.Options, ofDockerfile *time.Time) *int64 {
+	switch {
+	case o.SourceDateEpoch != nil:
+		return o.SourceDateEpoch
+	case ofDockerfile != nil:
+		seconds := ofDockerfile.Unix()
+		return &seconds
+	case o.Reproducible:
+		return new(int64)
+	}
+	return nil
+}
+
+func (d *Driver) record(o build.Options, t *target, run ci.Run, img *engine.Image, emulated map[string]bool, took time.Duration) record.Record {
+	name := platform.Format(img.Platform)
+	r := record.Record{
+		Key: o.Key, Image: t.repository.Name(), Target: o.Target, Platform: name,
+		Digest: img.Descriptor.Digest, Size: img.Descriptor.Size, MediaType: img.Descriptor.MediaType,
+		Pushed: !o.NoPush, Revision: run.Revision, Committed: run.Committed, Run: run.ID, Attempt: run.Attempt,
+		Finished: d.Now().UTC().Truncate(time.Second), Annotations: t.descriptorAnnotations(name), Emulated: emulated[name],
+		Seconds: took.Round(100 * time.Millisecond).Seconds(), Cache: record.Cache{Misses: img.Built},
+	}
+	if t.none() {
+		r.Image = ""
+	}
+	return r
+}

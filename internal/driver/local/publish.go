@@ -1,0 +1,166 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/record"
+	"github.com/org/kaniko-multiarch/merge"
+)
+
+// publish makes the index, if there is one, copies to further repositories and
+// moves the tags, all in this order: a name never shows what is not there.
+func (d *Driver) publish(ctx context.Context, o build.Options, t *target, built []*engine.Image, r *Result) error {
+	r.Descriptor = built[0].Descriptor
+	if t.index {
+		return d.publishIndex(ctx, o, t, r)
+	}
+	if o.NoPush {
+		return nil
+	}
+	image := t.repository.WithDigest(r.Descriptor.Digest)
+	for _, to := range t.copies {
+		if err := d.Registry.CopyImage(ctx, to, image); err != nil {
+			return fmt.Errorf("copying the image to %s: %w", to.Name(), err)
+		}
+	}
+	for _, tag := range t.tags {
+		desc, err := d.Registry.PushManifest(ctx, tag, built[0].Descriptor.MediaType, built[0].Manifest)
+		if err != nil {
+			return tagError(tag.String(), r.Tags, err)
+		}
+		if desc.Digest != r.Descriptor.Digest {
+			return fmt.Errorf("%s was published with digest %s, want %s", tag, desc.Digest, r.Descriptor.Digest)
+		}
+		r.Tags = append(r.Tags, tag.String())
+	}
+	return nil
+}
+
+// tagError says which tags moved before one failed.
+func tagError(failed string, moved []string, err error) error {
+	if len(moved) == 0 {
+		return fmt.Errorf("publishing %s (no tag has moved): %w", failed, err)
+	}
+	return fmt.Errorf("publishing %s (moved already: %s): %w", failed, strings.Join(moved, ", "), err)
+}
+
+func (d *Driver) publishIndex(ctx context.Context, o build.Options, t *target, r *Result) error {
+	if t.none() {
+		// Without a name there is no place for an index, and no need for one.
+		return nil
+	}
+	opts := merge.Options{
+		OCIMode: merge.Mode(o.OCIMode), Annotations: t.indexAnnotations(), DryRun: o.NoPush, ExplicitPush: !o.NoPush,
+	}
+	for _, rec := range r.Records {
+		opts.Records = append(opts.Records, record.Found{Record: rec})
+	}
+	for _, tag := range t.tags {
+		opts.Destinations = append(opts.Destinations, tag.String())
+	}
+	if len(t.tags) == 0 {
+		opts.Destinations = append(opts.Destinations, t.repository.Name())
+		for _, c := range t.copies {
+			opts.Destinations = append(opts.Destinations, c.Name())
+		}
+	}
+	report, err := merge.Run(ctx, d.Registry, opts)
+	if err != nil {
+		return fmt.Errorf("publishing the index: %w", err)
+	}
+	r.Descriptor.MediaType, r.Descriptor.Digest, r.Descriptor.Size = report.MediaType, report.Digest, report.Size
+	r.Descriptor.Platform = nil
+	if report.Published {
+		r.Tags = report.Tags
+	}
+	return nil
+}
+
+// Names are what was published, for scripts: name:tag@digest for each tag, or
+// name@digest, or the digest alone.
+func (r *Result) Names() []string {
+	digest := r.Descriptor.Digest.String()
+	if r.Image == "" || !r.Pushed {
+		return []string{digest}
+	}
+	if len(r.Tags) == 0 {
+		return []string{r.Image + "@" + digest}
+	}
+	var out []string
+	for _, tag := range r.Tags {
+		out = append(out, tag+"@"+digest)
+	}
+	return out
+}
+
+// writeFiles writes the files that the options ask for. They exist only for
+// what the registry confirmed, or for a build that was not to push.
+func (d *Driver) writeFiles(o build.Options, r *Result) error {
+	if o.DigestsTo != "" {
+		for _, rec := range r.Records {
+			if err := record.Write(o.DigestsTo, rec); err != nil {
+				return fmt.Errorf("writing the record of %s: %w", rec.Platform, err)
+			}
+		}
+	}
+	if o.DigestFile != "" {
+		if err := writeFile(o.DigestFile, []byte(r.Descriptor.Digest.String())); err != nil {
+			return fmt.Errorf("--digest-file: %w", err)
+		}
+	}
+	if o.MetadataFile == "" {
+		return nil
+	}
+	data, err := r.metadata()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(o.MetadataFile, data); err != nil {
+		return fmt.Errorf("--metadata-file: %w", err)
+	}
+	return nil
+}
+
+// metadata is what --metadata-file holds, under buildx's names.
+func (r *Result) metadata() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(map[string]any{
+		"containerimage.digest":     r.Descriptor.Digest,
+		"containerimage.descriptor": r.Descriptor,
+		"image.name":                strings.Join(r.Tags, ","),
+	})
+	return b.Bytes(), err
+}
+
+// writeFile replaces a file at once. Its directory is made when missing.
+func writeFile(name string, data []byte) error {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		// /dev/termination-log and pipes cannot be replaced.
+		return os.WriteFile(name, data, 0o644)
+	}
+	f, err := os.CreateTemp(dir, ".kaniko-multiarch-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}

@@ -1,0 +1,116 @@
+package local
+
+import (
+	"maps"
+	"slices"
+
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/org/kaniko-multiarch/internal/annotation"
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/platform"
+	"github.com/org/kaniko-multiarch/internal/registry"
+)
+
+// target is where a build goes.
+type target struct {
+	// repository takes the images by digest. It is zero when nothing is
+	// published, and no name is given.
+	repository registry.Ref
+	// tags are moved when all is there; empty for a push by digest.
+	tags []registry.Ref
+	// copies are further repositories that take the images by digest.
+	copies      []registry.Ref
+	annotations []annotation.Annotation
+	index       bool
+}
+
+func (t *target) none() bool { return t.repository.Repository == "" }
+
+func parseTarget(o build.Options, platforms int) (*target, error) {
+	t := &target{index: o.PublishIndex || platforms > 1}
+	names := o.Destinations
+	if o.Image != "" {
+		names = append([]string{o.Image}, names...)
+	}
+	byDigest := o.PushByDigest || o.Image != "" || o.DigestsTo != "" && platforms == 1
+	for i, name := range names {
+		ref, err := registry.ParseRef(name)
+		if err != nil {
+			return nil, badInput("--destination: %w", err)
+		}
+		if ref.Digest != "" {
+			return nil, badInput("--destination %s: a digest comes out of a build, it cannot be pushed to", name)
+		}
+		if o.Image != "" && i == 0 && ref.Tag != "" {
+			return nil, badInput("--image %s: want a repository without tag, tags are given with --destination", name)
+		}
+		repository := ref.WithTag("")
+		if i == 0 {
+			t.repository = repository
+		} else if repository != t.repository && !slices.Contains(t.copies, repository) {
+			t.copies = append(t.copies, repository)
+		}
+		if ref.Tag != "" && !byDigest && !slices.Contains(t.tags, ref) {
+			t.tags = append(t.tags, ref)
+		}
+	}
+	if len(names) == 0 && !o.NoPush {
+		return nil, badInput("nowhere to push to: give --destination REPO:TAG or --image REPO, or --no-push")
+	}
+	return t, t.parseAnnotations(o.Annotations)
+}
+
+// parseAnnotations sorts the annotations out. Without a place they are for the
+// manifest, as in buildx.
+func (t *target) parseAnnotations(lines []string) error {
+	for _, line := range lines {
+		list, err := annotation.Parse(line, annotation.Manifest)
+		if err != nil {
+			return &InputError{Err: err}
+		}
+		for _, a := range list {
+			if a.Place == annotation.IndexDescriptor {
+				return badInput("annotation %q: an index in a registry has no descriptor: use index:", line)
+			}
+			if a.Place == annotation.Index && !t.index {
+				return badInput("annotation %q: one platform makes no index: add --publish-index or use manifest:", line)
+			}
+		}
+		t.annotations = append(t.annotations, list...)
+	}
+	return nil
+}
+
+func (t *target) manifestAnnotations(p ocispecs.Platform) map[string]string {
+	return t.on(annotation.Manifest, platform.Format(p))
+}
+
+func (t *target) descriptorAnnotations(platform string) map[string]string {
+	return t.on(annotation.ManifestDescriptor, platform)
+}
+
+// on collects what is to be put on a place of one platform.
+func (t *target) on(place annotation.Place, platform string) map[string]string {
+	var out map[string]string
+	for _, a := range t.annotations {
+		if a.Place == place && (a.Platform == "" || a.Platform == platform) {
+			if out == nil {
+				out = map[string]string{}
+			}
+			maps.Copy(out, map[string]string{a.Key: a.Value})
+		}
+	}
+	return out
+}
+
+// indexAnnotations are lines for merge.
+func (t *target) indexAnnotations() []string {
+	var out []string
+	for _, a := range t.annotations {
+		if a.Place == annotation.Index {
+			out = append(out, "index:"+a.Key+"="+a.Value)
+		}
+	}
+	return out
+}

@@ -1,0 +1,219 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/progress"
+)
+
+// build is one run over a graph.
+type build struct {
+	*Engine
+	graph *graph.Graph
+	tasks map[*graph.Vertex]*task
+	// exported are the vertices whose layers are part of an image.
+	exported map[*graph.Vertex]bool
+	// slots limits running vertices, cores limits compression.
+	slots, cores *semaphore.Weighted
+	// background are the layers on their way; it is waited for at the end.
+	background errgroup.Group
+	exporting  sync.Once
+	// fail cancels everything with an error, and returns it.
+	fail func(error) error
+
+	mu     sync.Mutex
+	spool  []func() error
+	images []*Image
+}
+
+// task is the state of one vertex. All but vertex is set before done closes.
+type task struct {
+	vertex  *graph.Vertex
+	done    chan struct{}
+	outputs []tree
+	took    time.Duration
+}
+
+func newBuild(e *Engine, g *graph.Graph) *build {
+	b := &build{
+		Engine:   e,
+		graph:    g,
+		tasks:    make(map[*graph.Vertex]*task, len(g.Vertices)),
+		exported: exported(g),
+		slots:    semaphore.NewWeighted(int64(e.parallel())),
+		cores:    semaphore.NewWeighted(int64(runtime.NumCPU())),
+	}
+	for _, v := range g.Vertices {
+		b.tasks[v] = &task{vertex: v, done: make(chan struct{})}
+	}
+	return b
+}
+
+// exported finds the vertices that layers of the images come from: those on the
+// way down from each image's root through the tree that each operation changes.
+func exported(g *graph.Graph) map[*graph.Vertex]bool {
+	found := map[*graph.Vertex]bool{}
+	var visit func(e *graph.Edge)
+	visit = func(e *graph.Edge) {
+		if e == nil || found[e.Vertex] {
+			return
+		}
+		v := e.Vertex
+		found[v] = true
+		switch op := v.Op.(type) {
+		case *graph.Exec:
+			for _, m := range op.Mounts {
+				if m.Output == e.Output && m.Input != graph.None {
+					visit(v.Inputs[m.Input])
+				}
+			}
+		case *graph.File:
+			for _, a := range op.Actions {
+				if a.Input != graph.None && a.Input < len(v.Inputs) {
+					visit(v.Inputs[a.Input])
+				}
+			}
+		case *graph.Merge:
+			for _, in := range v.Inputs {
+				visit(in)
+			}
+		}
+	}
+	for _, img := range g.Images {
+		visit(img.Root)
+	}
+	return found
+}
+
+func (b *build) run(ctx context.Context) error {
+	b.plan()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// The first error is the cause of all others: whatever is cancelled reports
+	// the cause. (An errgroup's own context would end with the steps, while
+	// their layers are still on the way.)
+	fail := func(err error) error {
+		if err != nil {
+			cancel(err)
+		}
+		return err
+	}
+	b.fail = fail
+	var steps errgroup.Group
+	for _, v := range b.graph.Vertices {
+		steps.Go(func() error { return fail(b.runTask(ctx, b.tasks[v])) })
+	}
+	err := steps.Wait()
+	if err := errors.Join(err, b.background.Wait()); err != nil {
+		return context.Cause(ctx)
+	}
+	return b.export(ctx)
+}
+
+// plan announces the vertices, and the export, whose uploads go on beside them,
+// as one more.
+func (b *build) plan() {
+	var list []progress.Vertex
+	for _, v := range b.graph.Vertices {
+		p := progress.Vertex{ID: v.Digest, Name: v.Name}
+		for _, in := range v.Inputs {
+			p.Inputs = append(p.Inputs, in.Vertex.Digest)
+		}
+		list = append(list, p)
+	}
+	list = append(list, progress.Vertex{ID: exportID, Name: "exporting images"})
+	b.Progress.Plan(list...)
+}
+
+func (b *build) runTask(ctx context.Context, t *task) error {
+	for _, in := range t.vertex.Inputs {
+		select {
+		case <-b.tasks[in.Vertex].done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if err := b.slots.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	defer b.slots.Release(1)
+
+	id, started := t.vertex.Digest, b.Now()
+	b.Progress.Start(id)
+	outputs, err := b.runVertex(ctx, t.vertex)
+	if cause := context.Cause(ctx); err != nil && cause != nil && (errors.Is(err, cause) || errors.Is(err, context.Canceled)) {
+		b.Progress.Done(id, false, context.Canceled)
+		return cause
+	}
+	b.Progress.Done(id, false, err)
+	if err != nil {
+		return &StepError{Name: t.vertex.Name, Location: t.vertex.Location, Err: err}
+	}
+	t.outputs, t.took = outputs, b.Now().Sub(started)
+	if b.exported[t.vertex] {
+		for _, tree := range outputs {
+			b.send(ctx, tree)
+		}
+	}
+	close(t.done)
+	return nil
+}
+
+func (b *build) runVertex(ctx context.Context, v *graph.Vertex) ([]tree, error) {
+	switch op := v.Op.(type) {
+	case *graph.ImageSource:
+		return b.image(ctx, v, op)
+	case *graph.LocalSource:
+		return b.local(ctx, op)
+	case *graph.HTTPSource:
+		return b.http(ctx, v, op)
+	case *graph.Exec:
+		return b.exec(ctx, v, op)
+	case *graph.File:
+		return b.file(ctx, v, op)
+	case *graph.Merge:
+		return b.merge(v)
+	}
+	return nil, fmt.Errorf("operation %T is not supported", v.Op)
+}
+
+// input is the tree of a vertex's input; an empty tree for graph.None.
+func (b *build) input(v *graph.Vertex, i int) tree {
+	if i == graph.None {
+		return nil
+	}
+	e := v.Inputs[i]
+	return b.tasks[e.Vertex].outputs[e.Output]
+}
+
+// merge stacks the inputs: no bytes are touched.
+func (b *build) merge(v *graph.Vertex) ([]tree, error) {
+	var t tree
+	for i := range v.Inputs {
+		t = append(t, b.input(v, i)...)
+	}
+	return []tree{t}, nil
+}
+
+// close gives back what the layers occupy.
+func (b *build) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, remove := range b.spool {
+		_ = remove()
+	}
+	b.spool = nil
+}
+
+// exportID is the vertex that uploads and manifests are reported under.
+var exportID = digest.FromString("export")

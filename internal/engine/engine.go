@@ -1,0 +1,145 @@
+// Package engine walks a graph: it runs every vertex that the images need, once
+// each and in parallel where their inputs allow, and makes the images of the
+// results. Layers are compressed and handed on while later vertices run.
+//
+// It must not know where trees live (rootfs), how a process is isolated
+// (sandbox), or how a registry speaks: all of that comes in through interfaces.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
+	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/progress"
+	"github.com/org/kaniko-multiarch/internal/rootfs"
+	"github.com/org/kaniko-multiarch/internal/sandbox"
+)
+
+// Engine builds graphs. Its fields must be set before Build.
+type Engine struct {
+	Store   rootfs.Store
+	Sandbox sandbox.Runner
+	Images  Images
+	// Contexts are the directories that local sources name.
+	Contexts map[string]Context
+	// Publisher gets layers and images; nil keeps them here.
+	Publisher Publisher
+	Progress  progress.Reporter
+	Download  Downloader
+	// Secrets are the values of the secrets by their ID.
+	Secrets map[string][]byte
+	// SpoolDir keeps compressed layers until the build ends.
+	SpoolDir string
+	// Parallel limits the vertices that run at once; 0 means a default.
+	Parallel int
+	// Annotations are those of the manifest for p; nil means none.
+	Annotations func(p ocispecs.Platform) map[string]string
+	// Epoch, in seconds since 1970, limits the times in image configs; nil
+	// leaves them.
+	Epoch *int64
+	// RewriteTimes limits the times in our layers to Epoch as well.
+	RewriteTimes bool
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// Images reads base images.
+type Images interface {
+	// BaseImage returns the image that ref, which has a digest, names for p.
+	BaseImage(ctx context.Context, ref string, p ocispecs.Platform) (*BaseImage, error)
+	// OpenLayer returns the compressed bytes of a layer, verified as they are
+	// read.
+	OpenLayer(ctx context.Context, ref string, layer ocispecs.Descriptor) (io.ReadCloser, error)
+}
+
+// BaseImage is what an image source stands for.
+type BaseImage struct {
+	Layers  []ocispecs.Descriptor
+	DiffIDs []digest.Digest
+}
+
+// Context is a directory that a local source names.
+type Context interface {
+	// Materialize copies the selected files into the empty directory dst, owned
+	// by root.
+	Materialize(ctx context.Context, dst string, files buildcontext.Selection) error
+}
+
+// Downloader fetches URLs.
+type Downloader interface {
+	// Download writes what is at url to the empty file f and tells report the
+	// bytes received so far and in all (0: unknown). It returns the server's
+	// Content-Disposition and Last-Modified, each of which may be zero.
+	Download(ctx context.Context, url string, f *os.File, report func(received, total int64)) (disposition string, modified time.Time, err error)
+}
+
+// Publisher is where an image goes. It is safe for concurrent use, and may be
+// given one layer several times.
+type Publisher interface {
+	// BaseLayer makes a layer of the image ref available to the image.
+	BaseLayer(ctx context.Context, ref string, layer ocispecs.Descriptor) error
+	// Layer takes a layer of this build; report is told the bytes sent.
+	Layer(ctx context.Context, layer ocispecs.Descriptor, content io.ReaderAt, report func(int64)) error
+	// Image takes a config and a manifest whose layers are all there.
+	Image(ctx context.Context, img *Image) error
+}
+
+// Image is a finished image.
+type Image struct {
+	Platform ocispecs.Platform
+	// Descriptor is the manifest's.
+	Descriptor       ocispecs.Descriptor
+	Manifest, Config []byte
+	ConfigDescriptor ocispecs.Descriptor
+	// Reused and Built count the layers.
+	Reused, Built int
+	// Size is the sum of the compressed sizes of the layers, in bytes.
+	Size int64
+	// Time is what the vertices of this image took, in sum of their own times.
+	Time time.Duration
+}
+
+// StepError is the failure of one vertex.
+type StepError struct {
+	Name     string
+	Location graph.Location
+	Err      error
+}
+
+func (e *StepError) Error() string {
+	if e.Location.Start == 0 {
+		return fmt.Sprintf("%s: %v", e.Name, e.Err)
+	}
+	return fmt.Sprintf("%s:%d: %s: %v", e.Location.File, e.Location.Start, e.Name, e.Err)
+}
+
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Build runs the graph and returns its images in the graph's order. An error of
+// a vertex is a *StepError.
+func (e *Engine) Build(ctx context.Context, g *graph.Graph) ([]*Image, error) {
+	b := newBuild(e, g)
+	defer b.close()
+	if err := b.run(ctx); err != nil {
+		return nil, err
+	}
+	return b.images, nil
+}
+
+func (e *Engine) parallel() int {
+	if e.Parallel > 0 {
+		return e.Parallel
+	}
+	// Steps that wait for the network are common, so a small machine still
+	// gains from a few at once.
+	return max(4, runtime.NumCPU())
+}

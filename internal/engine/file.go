@@ -1,0 +1,126 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/org/kaniko-multiarch/internal/fileop"
+	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/rootfs"
+)
+
+// fileRun is one File vertex while it runs.
+type fileRun struct {
+	*build
+	vertex *graph.Vertex
+	// inputs are the views of the vertex's inputs, opened when first read.
+	inputs map[int]rootfs.View
+	// works are the trees of the actions; an action that continues another
+	// takes its tree.
+	works []rootfs.Work
+	bases []tree
+	empty rootfs.View
+}
+
+func (b *build) file(ctx context.Context, v *graph.Vertex, op *graph.File) (_ []tree, err error) {
+	r := &fileRun{build: b, vertex: v, inputs: map[int]rootfs.View{}}
+	defer func() { err = errors.Join(err, r.release()) }()
+	outputs := map[int]int{}
+	for i, a := range op.Actions {
+		if err := r.begin(ctx, a); err != nil {
+			return nil, err
+		}
+		if err := r.apply(ctx, a); err != nil {
+			return nil, err
+		}
+		if a.Output != graph.None {
+			outputs[a.Output] = i
+		}
+	}
+	out := make([]tree, len(outputs))
+	for n := range out {
+		i, ok := outputs[n]
+		if !ok || r.works[i] == nil {
+			return nil, fmt.Errorf("output %d of a file operation has no tree of its own", n)
+		}
+		w := r.works[i]
+		r.works[i] = nil
+		if out[n], err = b.commit(ctx, w, r.bases[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// begin gives the action the tree that it changes.
+func (r *fileRun) begin(ctx context.Context, a graph.Action) error {
+	n := len(r.vertex.Inputs)
+	if a.Input >= n {
+		before := a.Input - n
+		w := r.works[before]
+		if w == nil {
+			return fmt.Errorf("two actions continue action %d, which is not supported", before)
+		}
+		r.works[before] = nil
+		r.works = append(r.works, w)
+		r.bases = append(r.bases, r.bases[before])
+		return nil
+	}
+	base := r.build.input(r.vertex, a.Input)
+	w, err := r.work(ctx, base)
+	if err != nil {
+		return err
+	}
+	r.works = append(r.works, w)
+	r.bases = append(r.bases, base)
+	return nil
+}
+
+// dir is where the files of an input or of an earlier action are.
+func (r *fileRun) dir(ctx context.Context, i int) (string, error) {
+	n := len(r.vertex.Inputs)
+	if i >= n {
+		w := r.works[i-n]
+		if w == nil {
+			return "", fmt.Errorf("action %d was changed since, which is not supported", i-n)
+		}
+		return w.Path(), nil
+	}
+	if v, ok := r.inputs[i]; ok {
+		return v.Path(), nil
+	}
+	v, err := r.view(ctx, r.build.input(r.vertex, i))
+	if err != nil {
+		return "", err
+	}
+	r.inputs[i] = v
+	return v.Path(), nil
+}
+
+func (r *fileRun) apply(ctx context.Context, a graph.Action) error {
+	dst := r.works[len(r.works)-1].Path()
+	tree := func(i int) (string, error) { return r.dir(ctx, i) }
+	src := ""
+	if _, ok := a.Do.(*graph.Copy); ok {
+		var err error
+		if src, err = r.dir(ctx, a.Source); err != nil {
+			return err
+		}
+	}
+	return fileop.Apply(ctx, dst, src, a.Do, tree)
+}
+
+// release ends what is open: all views, and the works of a failed run.
+func (r *fileRun) release() error {
+	var errs []error
+	for _, v := range r.inputs {
+		errs = append(errs, v.Release())
+	}
+	for _, w := range r.works {
+		if w != nil {
+			errs = append(errs, w.Discard())
+		}
+	}
+	return errors.Join(errs...)
+}

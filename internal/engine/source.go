@@ -1,0 +1,138 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"mime"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
+	"github.com/org/kaniko-multiarch/internal/graph"
+)
+
+// image finds the layers of a base image. Nothing is fetched yet.
+func (b *build) image(ctx context.Context, v *graph.Vertex, op *graph.ImageSource) ([]tree, error) {
+	img, err := b.Images.BaseImage(ctx, op.Ref, *v.Platform)
+	if err != nil {
+		return nil, err
+	}
+	if len(img.Layers) != len(img.DiffIDs) {
+		return nil, fmt.Errorf("image %s is broken: its manifest has %d layers, its config %d", op.Ref, len(img.Layers), len(img.DiffIDs))
+	}
+	var t tree
+	for i, desc := range img.Layers {
+		t = append(t, &treeLayer{base: &baseLayer{ref: op.Ref, descriptor: desc, diffID: img.DiffIDs[i]}, sent: make(chan struct{})})
+	}
+	return []tree{t}, nil
+}
+
+// local copies the files of a context that the build can see, so that what
+// changes there while the build runs does not matter.
+func (b *build) local(ctx context.Context, op *graph.LocalSource) ([]tree, error) {
+	from, ok := b.Contexts[op.Name]
+	if !ok {
+		return nil, fmt.Errorf("there is no context %q", op.Name)
+	}
+	w, err := b.work(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	files := buildcontext.Selection{Include: op.Include, Exclude: op.Exclude, FollowPaths: op.FollowPaths}
+	if err := from.Materialize(ctx, w.Path(), files); err != nil {
+		_ = w.Discard()
+		return nil, fmt.Errorf("loading context %q: %w", op.Name, err)
+	}
+	t, err := b.commit(ctx, w, nil)
+	return []tree{t}, err
+}
+
+// http downloads a file.
+func (b *build) http(ctx context.Context, v *graph.Vertex, op *graph.HTTPSource) ([]tree, error) {
+	w, err := b.work(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.download(ctx, w.Path(), v, op); err != nil {
+		_ = w.Discard()
+		return nil, err
+	}
+	t, err := b.commit(ctx, w, nil)
+	return []tree{t}, err
+}
+
+func (b *build) download(ctx context.Context, dir string, v *graph.Vertex, op *graph.HTTPSource) error {
+	f, err := os.CreateTemp(dir, "")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	disposition, modified, err := b.Download.Download(ctx, op.URL, f, func(received, total int64) {
+		b.Progress.Status(v.Digest, "downloading", received, total, received == total)
+	})
+	if err != nil {
+		return err
+	}
+	if op.Checksum != "" {
+		if err := check(f, op); err != nil {
+			return err
+		}
+	}
+	if modified.IsZero() {
+		modified = time.Unix(0, 0)
+	}
+	if err := f.Chmod(0o600); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	target := filepath.Join(dir, httpName(op, disposition))
+	if err := os.Rename(f.Name(), target); err != nil {
+		return err
+	}
+	return os.Chtimes(target, modified, modified)
+}
+
+// check reads f from its start and compares its digest.
+func check(f *os.File, op *graph.HTTPSource) error {
+	if err := op.Checksum.Validate(); err != nil {
+		return fmt.Errorf("checksum %q: %w", op.Checksum, err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	got, err := op.Checksum.Algorithm().FromReader(f)
+	if err != nil {
+		return err
+	}
+	if got != op.Checksum {
+		return fmt.Errorf("%s has digest %s, want %s", op.URL, got, op.Checksum)
+	}
+	return nil
+}
+
+// httpName is the name of a downloaded file: what the Dockerfile says, then
+// what the server says, then the end of the URL.
+func httpName(op *graph.HTTPSource, disposition string) string {
+	candidates := []string{op.Filename}
+	if _, params, err := mime.ParseMediaType(disposition); err == nil {
+		candidates = append(candidates, params["filename"])
+	}
+	if u, err := url.Parse(op.URL); err == nil {
+		candidates = append(candidates, u.Path)
+	}
+	for _, c := range candidates {
+		if c == "" {
+			continue
+		}
+		if name := path.Base(path.Clean("/" + c)); name != "/" && name != "." {
+			return name
+		}
+	}
+	return "download"
+}

@@ -1,0 +1,108 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/kaniko-multiarch/internal/layer"
+	"github.com/org/kaniko-multiarch/internal/rootfs"
+)
+
+// tree is a file tree as its layers, the lowest first.
+type tree []*treeLayer
+
+// treeLayer is one layer of a tree: of a base image, which is fetched when a
+// step needs its files, or made by this build.
+type treeLayer struct {
+	base    *baseLayer
+	made    rootfs.Layer
+	created time.Time
+
+	// sending starts compressing and publishing, once.
+	sending sync.Once
+	// sent closes when blob is set or sending failed.
+	sent chan struct{}
+	blob *layer.Blob
+}
+
+// baseLayer is a layer of a base image.
+type baseLayer struct {
+	ref        string
+	descriptor ocispecs.Descriptor
+	diffID     digest.Digest
+}
+
+func madeLayer(l rootfs.Layer, created time.Time) *treeLayer {
+	return &treeLayer{made: l, created: created, sent: make(chan struct{})}
+}
+
+// layers brings all layers of a tree into the store, those of base images by
+// unpacking them, concurrently.
+func (b *build) layers(ctx context.Context, t tree) ([]rootfs.Layer, error) {
+	out := make([]rootfs.Layer, len(t))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, l := range t {
+		if l.base == nil {
+			out[i] = l.made
+			continue
+		}
+		group.Go(func() error {
+			unpacked, err := b.Store.Base(ctx, l.base.diffID, func(ctx context.Context) (io.ReadCloser, error) {
+				return b.openBase(ctx, l.base)
+			})
+			if err != nil {
+				return fmt.Errorf("unpacking layer %s of %s: %w", l.base.descriptor.Digest, l.base.ref, err)
+			}
+			out[i] = unpacked
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (b *build) openBase(ctx context.Context, l *baseLayer) (io.ReadCloser, error) {
+	compressed, err := b.Images.OpenLayer(ctx, l.ref, l.descriptor)
+	if err != nil {
+		return nil, err
+	}
+	return layer.Decompress(compressed)
+}
+
+// work opens a writable tree on top of t.
+func (b *build) work(ctx context.Context, t tree) (rootfs.Work, error) {
+	parents, err := b.layers(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return b.Store.Work(ctx, parents)
+}
+
+// view opens t for reading.
+func (b *build) view(ctx context.Context, t tree) (rootfs.View, error) {
+	layers, err := b.layers(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return b.Store.View(ctx, layers)
+}
+
+// commit makes the changes of w the top layer of t.
+func (b *build) commit(ctx context.Context, w rootfs.Work, t tree) (tree, error) {
+	l, err := w.Commit(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("finding the changes: %w", err)
+	}
+	// The tree below belongs to other vertices, too.
+	out := make(tree, 0, len(t)+1)
+	return append(append(out, t...), madeLayer(l, b.Now())), nil
+}

@@ -1,0 +1,61 @@
+// Package rootfs is about the file trees that vertices work on. It declares
+// what a kind of storage must offer; overlay and inplace are the two kinds.
+//
+// It must not know what a Dockerfile or a registry is, nor assume that a tree
+// is a mount.
+package rootfs
+
+import (
+	"context"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Store keeps layers and makes trees of them. It is safe for concurrent use.
+type Store interface {
+	// Base returns the layer with the given diff ID, the digest of its
+	// uncompressed tar. If it is not in the store, open is called once to get
+	// that tar, whose digest is checked; concurrent calls for one diff ID share
+	// the work.
+	Base(ctx context.Context, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (Layer, error)
+	// Work makes a writable tree of parents, bottom first.
+	Work(ctx context.Context, parents []Layer) (Work, error)
+	// View makes a tree of layers, bottom first, that nobody may write to.
+	View(ctx context.Context, layers []Layer) (View, error)
+	// CacheDir returns a directory that outlives the build, made when missing.
+	// The key may be any string.
+	CacheDir(key string) (string, error)
+	// Close releases everything that does not outlive the build.
+	Close() error
+}
+
+// Layer is one immutable set of changes to a tree.
+type Layer interface {
+	// WriteTar writes the changes as a canonical, uncompressed OCI layer. For a
+	// layer that Work committed only.
+	WriteTar(ctx context.Context, w io.Writer, opts TarOptions) error
+}
+
+// TarOptions change what a layer's tar says.
+type TarOptions struct {
+	// MaxTime, in seconds since 1970, replaces all later modification times;
+	// nil keeps them.
+	MaxTime *int64
+}
+
+// Work is a writable tree. Either Commit or Discard ends it.
+type Work interface {
+	// Path is the root of the tree.
+	Path() string
+	// Commit ends the writing and returns the changes as a layer. Trees made
+	// afterwards may use it at once.
+	Commit(ctx context.Context) (Layer, error)
+	Discard() error
+}
+
+// View is a tree to read from.
+type View interface {
+	Path() string
+	Release() error
+}

@@ -1,0 +1,148 @@
+package namespaces_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+)
+
+// program is this test binary in one of the roles of play.
+func program(t *testing.T, role string, env ...string) *exec.Cmd {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	cmd := exec.Command("/proc/self/exe", "one", "two")
+	cmd.Env = append(os.Environ(), append(env, "TEST_ROLE="+role)...)
+	return cmd
+}
+
+func TestEnter(t *testing.T) {
+	t.Parallel()
+	cmd := program(t, "enter", "TMPDIR="+t.TempDir())
+	cmd.Stdin = strings.NewReader("input")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	assert.Assert(t, errors.As(err, &exit), "%v", err)
+	assert.Equal(t, exit.ExitCode(), 7)
+	assert.Equal(t, stderr.String(), "to stderr\n")
+	assert.Assert(t, strings.HasPrefix(string(out), "pid=1 ns=mnt:["), "%s", out)
+	assert.Assert(t, strings.HasSuffix(string(out), ` args=["one" "two"] stdin="input" var=""`+"\n"), "%s", out)
+	assert.Assert(t, !strings.Contains(string(out), hostLink(t, "/proc/self/ns/mnt")), "%s", out)
+}
+
+func TestEnter_in_a_child(t *testing.T) {
+	t.Parallel()
+	out, err := program(t, "enter-twice", "TMPDIR="+t.TempDir()).Output()
+	assert.NilError(t, err)
+	assert.Assert(t, strings.HasPrefix(string(out), "pid=1 "), "%s", out)
+	assert.Assert(t, strings.HasSuffix(string(out), "exit status 7\n"), "%s", out)
+}
+
+func TestEnter_forwards_signals_once(t *testing.T) {
+	t.Parallel()
+	cmd := program(t, "signals")
+	// A group of its own, to be signalled as a terminal does on Ctrl-C.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stdout, err := cmd.StdoutPipe()
+	assert.NilError(t, err)
+	assert.NilError(t, cmd.Start())
+	lines := bufio.NewReader(stdout)
+	next := func() string {
+		line, err := lines.ReadString('\n')
+		assert.NilError(t, err)
+		return line
+	}
+	assert.Equal(t, next(), "ready\n")
+	assert.NilError(t, unix.Kill(-cmd.Process.Pid, unix.SIGINT))
+	assert.Equal(t, next(), "interrupt\n")
+	assert.NilError(t, cmd.Process.Signal(syscall.SIGTERM))
+	assert.Equal(t, next(), "terminated\n")
+	assert.NilError(t, cmd.Process.Signal(syscall.SIGQUIT))
+	rest, err := io.ReadAll(lines)
+	assert.NilError(t, err)
+	assert.Equal(t, string(rest), "quit\n")
+	var exit *exec.ExitError
+	assert.Assert(t, errors.As(cmd.Wait(), &exit))
+	assert.Equal(t, exit.ExitCode(), 3)
+}
+
+// A killed builder must leave nothing, not even a process that has changed its
+// user and thereby lost its parent-death signal.
+func TestKilled_builder_leaves_nothing(t *testing.T) {
+	t.Parallel()
+	for name, role := range map[string]string{"runner": "run", "entered": "enter-and-run"} {
+		for _, user := range []string{"", "app"} {
+			t.Run(name+"_"+user, func(t *testing.T) {
+				t.Parallel()
+				root := newRoot(t)
+				fifo := filepath.Join(root, "fifo")
+				assert.NilError(t, unix.Mkfifo(fifo, 0o666))
+				assert.NilError(t, os.Chmod(fifo, 0o666))
+				cmd := program(t, role, "TEST_ROOT="+root, "TEST_USER="+user)
+				assert.NilError(t, cmd.Start())
+				f, err := os.Open(fifo)
+				assert.NilError(t, err)
+				defer f.Close()
+				lines := bufio.NewReader(f)
+				line, err := lines.ReadString('\n')
+				assert.NilError(t, err)
+				assert.Equal(t, line, "started\n")
+				assert.NilError(t, cmd.Process.Kill())
+				assert.ErrorContains(t, cmd.Wait(), "killed")
+				// The end of the file comes when the last process is gone.
+				rest, err := io.ReadAll(lines)
+				assert.NilError(t, err)
+				assert.Equal(t, string(rest), "")
+			})
+		}
+	}
+}
+
+func TestEnter_reports_a_killed_child(t *testing.T) {
+	t.Parallel()
+	cmd := program(t, "signals")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	assert.NilError(t, err)
+	assert.NilError(t, cmd.Start())
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	assert.NilError(t, err)
+	assert.Equal(t, line, "ready\n")
+	assert.NilError(t, unix.Kill(childOf(t, cmd.Process.Pid), unix.SIGKILL))
+	var exit *exec.ExitError
+	assert.Assert(t, errors.As(cmd.Wait(), &exit))
+	assert.Equal(t, exit.ExitCode(), 137)
+	assert.Equal(t, stderr.String(), "the builder was killed (killed); if the machine ran out of memory, give it more\n")
+}
+
+func childOf(t *testing.T, parent int) int {
+	t.Helper()
+	statuses, err := filepath.Glob("/proc/[0-9]*/status")
+	assert.NilError(t, err)
+	for _, path := range statuses {
+		content, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(content), fmt.Sprintf("\nPPid:\t%d\n", parent)) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		assert.NilError(t, err)
+		return pid
+	}
+	t.Fatal("the child was not found")
+	return 0
+}

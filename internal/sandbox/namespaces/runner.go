@@ -1,0 +1,219 @@
+// Package namespaces runs a process as runc would: with a root directory of its
+// own in new mount, pid, ipc and uts namespaces, and a new network namespace
+// when it may not use the network.
+//
+// The process is pid 1 of its pid namespace, so nothing that it started
+// outlives it. It has the 14 capabilities that BuildKit grants, and they are
+// the limit: unlike BuildKit we load no seccomp profile, so system calls are
+// refused for want of a capability only. There are no cgroups either; limits
+// are those of the builder.
+//
+// A program that uses this package calls Child first in main, and Enter before
+// it mounts anything. The package must not know what a Dockerfile, a vertex or
+// a layer is, nor assume that a root is a mount.
+package namespaces
+
+import (
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/kaniko-multiarch/internal/sandbox"
+	"github.com/org/kaniko-multiarch/internal/sandbox/identity"
+)
+
+// DefaultGrace is how long a cancelled process may take to end after SIGTERM.
+const DefaultGrace = 5 * time.Second
+
+// Explainer says why the kernel refuses to run a file, from its first bytes.
+type Explainer interface {
+	Explain(head []byte) string
+}
+
+// Runner is a sandbox.Runner. It needs CAP_SYS_ADMIN.
+type Runner struct {
+	explain Explainer
+	grace   time.Duration
+}
+
+var _ sandbox.Runner = (*Runner)(nil)
+
+// New returns a Runner that asks e about programs of another architecture. A
+// cancelled process has grace to end after SIGTERM; see DefaultGrace.
+func New(e Explainer, grace time.Duration) *Runner {
+	return &Runner{explain: e, grace: grace}
+}
+
+// Run implements sandbox.Runner. A process that does not handle SIGTERM is
+// killed at once when ctx is cancelled: as pid 1 it would not see the signal.
+// The error is then the cause of ctx. A command that cannot be started is an
+// *sandbox.ExitError with code 127 (not found) or 126, and a line on p.Stderr.
+func (r *Runner) Run(ctx context.Context, p sandbox.Process) (err error) {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	root, err := filepath.Abs(p.Root)
+	if err != nil {
+		return fmt.Errorf("finding the root directory: %w", err)
+	}
+	user, err := identity.Lookup(root, p.User)
+	if err != nil {
+		return err
+	}
+	made := findStubs(root, p.Mounts, p.RemoveStubs)
+	defer func() { err = errors.Join(err, made.remove()) }()
+	if err := makeCwd(root, p.Cwd, user); err != nil {
+		return err
+	}
+	s, err := newSpec(root, p, user)
+	if err != nil {
+		return err
+	}
+	s.KeepTimes = made.parents()
+	return r.start(ctx, s, p.Stdout, p.Stderr)
+}
+
+// start runs the child to its end.
+func (r *Runner) start(ctx context.Context, s *spec, stdout, stderr io.Writer) error {
+	// The kernel sends the parent-death signal when the thread ends that
+	// started the child, not the process.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	specR, specW, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("starting a process: %w", err)
+	}
+	defer specR.Close()
+	defer specW.Close()
+	reportR, reportW, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("starting a process: %w", err)
+	}
+	defer reportR.Close()
+	defer reportW.Close()
+
+	cmd := command(s, stdout, stderr)
+	cmd.ExtraFiles = []*os.File{specR, reportW}
+	if err := cmd.Start(); err != nil {
+		return startError(err)
+	}
+	specR.Close()
+	reportW.Close()
+
+	done := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		select {
+		case <-ctx.Done():
+			r.stop(cmd.Process, done)
+		case <-done:
+		}
+	}()
+	// A child that ends early does not read it all; its report says why.
+	sendErr := gob.NewEncoder(specW).Encode(s)
+	specW.Close()
+	var told report
+	told.receive(reportR)
+	waitErr := cmd.Wait()
+	close(done)
+	<-stopped
+
+	if waitErr != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if told.Message != "" || told.NotRun {
+		return r.failure(told, stderr)
+	}
+	if exit := (*exec.ExitError)(nil); errors.As(waitErr, &exit) {
+		return &sandbox.ExitError{Code: exitCode(exit.Sys().(syscall.WaitStatus))}
+	}
+	if waitErr != nil {
+		return fmt.Errorf("running a process: %w", waitErr)
+	}
+	if sendErr != nil {
+		return fmt.Errorf("starting a process: %w", sendErr)
+	}
+	return nil
+}
+
+// command is the helper that becomes the process. What the process is told is
+// neither in its arguments nor in its environment, where others could see it.
+func command(s *spec, stdout, stderr io.Writer) *exec.Cmd {
+	flags := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if s.NoNetwork {
+		flags |= unix.CLONE_NEWNET
+	}
+	return &exec.Cmd{
+		Path: "/proc/self/exe",
+		Args: []string{childName},
+		Env:  []string{},
+		Dir:  "/",
+		// Always a pipe: the process must not get hold of our terminal.
+		Stdout: onlyWriter(stdout),
+		Stderr: onlyWriter(stderr),
+		SysProcAttr: &syscall.SysProcAttr{
+			Cloneflags: uintptr(flags),
+			Pdeathsig:  syscall.SIGKILL,
+			Setsid:     true,
+		},
+	}
+}
+
+// failure is for a process that was never started.
+func (r *Runner) failure(told report, stderr io.Writer) error {
+	if !told.NotRun {
+		if told.Fix != "" {
+			return &sandbox.UnsupportedError{What: told.Message, Fix: told.Fix}
+		}
+		return errors.New(told.Message)
+	}
+	if len(told.Head) > 0 {
+		told.Message += ": " + r.explain.Explain(told.Head)
+	}
+	if stderr != nil {
+		fmt.Fprintln(stderr, told.Message)
+	}
+	return &sandbox.ExitError{Code: told.Code}
+}
+
+func startError(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return &sandbox.UnsupportedError{
+			What: "cannot create namespaces",
+			Fix:  "run as root with CAP_SYS_ADMIN and without a seccomp profile that forbids clone and mount, or use --isolation=inplace in a container",
+		}
+	case errors.Is(err, unix.ENOSPC):
+		return &sandbox.UnsupportedError{
+			What: "cannot create more namespaces",
+			Fix:  "raise the limits in /proc/sys/user/max_*_namespaces",
+		}
+	}
+	return fmt.Errorf("starting a process: %w", err)
+}
+
+func exitCode(status syscall.WaitStatus) int {
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+func onlyWriter(w io.Writer) io.Writer {
+	if w == nil {
+		return nil
+	}
+	return struct{ io.Writer }{w}
+}

@@ -1,0 +1,15 @@
+// Command kaniko-multiarch builds multi-architecture container images in CI,
+// without a Docker daemon.
+package main
+
+import (
+	"os"
+
+	"github.com/org/kaniko-multiarch/internal/cli"
+	"github.com/org/kaniko-multiarch/internal/sandbox/namespaces"
+)
+
+func main() {
+	namespaces.Child()
+	os.Exit(cli.Main(os.Args[1:], cli.World{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}))
+}

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests and the demo use, if they are missing.
+#
+# Only root on a Debian-like system installs anything. Elsewhere the missing
+# programs are named, and the tests that need them skip themselves.
+# Nothing stays behind but the packages: no service, no policy file, no
+# binfmt_misc entry.
+set -euo pipefail
+
+# program:package
+needed=(
+  docker-registry:docker-registry
+  skopeo:skopeo
+  umoci:umoci
+  runc:runc
+  qemu-aarch64-static:qemu-user-static
+  jq:jq
+  getfattr:attr
+  getcap:libcap2-bin
+  unshare:util-linux
+)
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+policy=/usr/sbin/policy-rc.d
+binfmt=/proc/sys/fs/binfmt_misc
+
+programs=() packages=()
+for pair in "${needed[@]}"; do
+  command -v "${pair%%:*}" >/dev/null && continue
+  programs+=("${pair%%:*}") packages+=("${pair##*:}")
+done
+if [ ! -e "$keyring" ]; then
+  programs+=("$keyring") packages+=(debian-archive-keyring)
+fi
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+skip() {
+  echo "install: skipped: $1; missing: ${programs[*]}" >&2
+  exit 0
+}
+command -v apt-get >/dev/null || skip "not a Debian-like system"
+[ "$(id -u)" = 0 ] || skip "not root"
+
+entries() { ls "$binfmt" 2>/dev/null | sort; }
+
+wrote_policy= log=$(mktemp)
+was_mounted=$(mountpoint -q "$binfmt" && echo yes || true)
+before=$(entries)
+cleanup() {
+  local entry
+  [ -z "$wrote_policy" ] || rm -f "$policy"
+  # qemu-user-static registers itself where it can: take that back.
+  for entry in $(comm -13 <(echo "$before") <(entries)); do
+    case $entry in qemu-*) echo -1 >"$binfmt/$entry" || true ;; esac
+  done
+  if [ -z "$was_mounted" ] && mountpoint -q "$binfmt"; then umount "$binfmt" || true; fi
+  rm -f "$log"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+if [ ! -e "$policy" ]; then
+  wrote_policy=yes
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod +x "$policy"
+fi
+
+apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$log" 2>&1; }
+install() { apt install -y --no-install-recommends "${packages[@]}"; }
+
+echo "install: ${packages[*]}" >&2
+# The lists may be absent or old: refresh them only when the install says so.
+install || { apt update && install; } || {
+  cat "$log" >&2
+  echo "install: apt-get could not install ${packages[*]}: see its messages above" >&2
+  exit 1
+}

@@ -1,0 +1,180 @@
+#!/usr/bin/env bash
+# usage: test/with-services.sh [--bases] [--oracle] [--] COMMAND [ARGUMENT...]
+#
+# Runs COMMAND with real servers around it, and stops exactly those afterwards,
+# whatever happened. What COMMAND finds in its environment:
+#
+#   KMA_TEST_REGISTRY   HOST:PORT of an empty registry, plain HTTP, loopback only
+#   KMA_TEST_EMULATED   foreign platforms that run here through QEMU: linux/arm64,...
+#   KMA_TEST_BASES      HOST:PORT/bases, with --bases: see test/bases
+#   KMA_TEST_BUILDKIT   address of a BuildKit daemon, with --oracle: see test/oracle
+#   KMA_TEST_BUILDCTL   its client's path
+#
+# A variable is absent if this machine cannot have its service; a line says why.
+# Every run has a port, a directory and QEMU registrations of its own, so runs
+# side by side do not meet. It all lives in a mount namespace of its own: mounts
+# disappear with the last process, even if this script is killed.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+bases= oracle=
+while [ $# -gt 0 ]; do
+  case $1 in
+  --bases) bases=yes ;;
+  --oracle) oracle=yes ;;
+  --) shift && break ;;
+  -*) echo "with-services: unknown flag $1" >&2 && exit 2 ;;
+  *) break ;;
+  esac
+  shift
+done
+[ $# -gt 0 ] || { sed -n '2s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+
+say() { echo "services: $*" >&2; }
+
+# inside: root, in a mount namespace of our own.
+inside=${KMA_SERVICES_INSIDE:-}
+unset KMA_SERVICES_INSIDE
+if [ -z "$inside" ] && [ "$(id -u)" = 0 ] && unshare --mount --propagation private true 2>/dev/null; then
+  KMA_SERVICES_INSIDE=yes exec unshare --mount --propagation private \
+    "${BASH_SOURCE[0]}" ${bases:+--bases} ${oracle:+--oracle} -- "$@"
+fi
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/kma-services.XXXXXX")
+binfmt=/proc/sys/fs/binfmt_misc
+cgroup=$(basename "$dir")
+groups=() entries=() pid=
+# runc leaves this behind, empty; it is ours if it is not there yet.
+leftovers=(/run/runc)
+for i in "${!leftovers[@]}"; do [ ! -e "${leftovers[i]}" ] || unset "leftovers[i]"; done
+
+# Jobs get process groups of their own: a Ctrl-C reaches COMMAND through us, and
+# the servers only after COMMAND is gone.
+set -m
+
+stop() {
+  kill -TERM -- "-$1" 2>/dev/null || return 0
+  for _ in $(seq 100); do
+    kill -0 -- "-$1" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  kill -KILL -- "-$1" 2>/dev/null || true
+}
+cleanup() {
+  trap - EXIT
+  trap '' INT TERM HUP
+  local i
+  [ -z "$pid" ] || stop "$pid"
+  for ((i = ${#groups[@]} - 1; i >= 0; i--)); do stop "${groups[i]}"; done
+  for i in ${entries[@]+"${entries[@]}"}; do echo -1 >"$binfmt/$i" || true; done
+  for i in ${leftovers[@]+"${leftovers[@]}"} /sys/fs/cgroup/{,*/}"$cgroup"; do
+    [ ! -d "$i" ] || find "$i" -depth -type d -exec rmdir {} \; || true
+  done
+  rm -rf --one-file-system "$dir"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# serve NAME COMMAND...: in the background, its output in $dir/NAME.log; it dies with this script.
+serve() {
+  local name=$1
+  shift
+  setpriv --pdeathsig KILL "$@" >"$dir/$name.log" 2>&1 </dev/null &
+  groups+=("$!")
+  disown # or bash reports its end
+}
+
+# await NAME COMMAND...: until COMMAND succeeds, 30 seconds at most.
+await() {
+  local name=$1
+  shift
+  for _ in $(seq 300); do
+    "$@" >/dev/null 2>&1 && return 0
+    kill -0 "${groups[-1]}" 2>/dev/null || break
+    sleep 0.1
+  done
+  say "$name did not start:"
+  tail -n 20 "$dir/$name.log" >&2
+  exit 1
+}
+
+start_registry() {
+  command -v docker-registry >/dev/null || { say "no registry: docker-registry is not installed"; return; }
+  cat >"$dir/registry.yml" <<Y
+version: 0.1
+log: {level: info, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $dir/registry}, delete: {enabled: true}}
+http: {addr: "127.0.0.1:0"}
+Y
+  serve registry docker-registry serve "$dir/registry.yml"
+  await registry grep -q 'listening on 127' "$dir/registry.log"
+  KMA_TEST_REGISTRY=$(sed -n 's/.*listening on \(127[0-9.]*:[0-9]*\).*/\1/p' "$dir/registry.log" | head -n 1)
+  export KMA_TEST_REGISTRY
+}
+
+# register MACHINE INTERPRETER PLATFORM MAGIC: flags PF as Debian's own entry,
+# so that it works in any root and passes argv[0] on.
+register() {
+  [ "$(uname -m)" != "$1" ] || return 0
+  local interpreter entry=kma-$$-$1 mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+  interpreter=$(command -v "$2") || { say "no $3: $2 is not installed"; return; }
+  printf '%s' ":$entry:M::$4:$mask:$interpreter:PF" >"$binfmt/register"
+  entries+=("$entry")
+  KMA_TEST_EMULATED=${KMA_TEST_EMULATED:+$KMA_TEST_EMULATED,}$3
+  export KMA_TEST_EMULATED
+}
+
+register_qemu() {
+  [ -n "$inside" ] || { say "no emulation: registering QEMU takes root and a mount namespace"; return; }
+  mount -t binfmt_misc binfmt_misc "$binfmt" || { say "no emulation: this kernel has no binfmt_misc"; return; }
+  register aarch64 qemu-aarch64-static linux/arm64 \
+    '\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+  register x86_64 qemu-x86_64-static linux/amd64 \
+    '\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00'
+}
+
+push_bases() {
+  [ -n "${KMA_TEST_REGISTRY:-}" ] || return 0
+  (cd "$here/.." && go run ./test/bases "$KMA_TEST_REGISTRY/bases")
+  export KMA_TEST_BASES=$KMA_TEST_REGISTRY/bases
+}
+
+start_oracle() {
+  [ -n "${KMA_TEST_REGISTRY:-}" ] || return 0
+  [ -n "$inside" ] || { say "no BuildKit: its worker takes root and a mount namespace"; return; }
+  command -v runc >/dev/null || { say "no BuildKit: runc is not installed"; return; }
+  local bin
+  bin=$("$here/oracle/binaries.sh")
+  cat >"$dir/buildkitd.toml" <<T
+root = "$dir/buildkit"
+[grpc]
+  address = ["unix://$dir/buildkitd.sock"]
+[otel]
+  socketPath = "$dir/otel.sock"
+[worker.oci]
+  binary = "$(command -v runc)"
+  snapshotter = "overlayfs"
+  networkMode = "host"
+  gc = false
+  defaultCgroupParent = "/$cgroup"
+[worker.containerd]
+  enabled = false
+[registry."$KMA_TEST_REGISTRY"]
+  http = true
+T
+  serve buildkitd "$bin/buildkitd" --config "$dir/buildkitd.toml"
+  export KMA_TEST_BUILDKIT=unix://$dir/buildkitd.sock KMA_TEST_BUILDCTL=$bin/buildctl
+  await buildkitd "$KMA_TEST_BUILDCTL" --addr "$KMA_TEST_BUILDKIT" debug workers
+}
+
+start_registry
+register_qemu
+[ -z "$bases" ] || push_bases
+[ -z "$oracle" ] || start_oracle
+
+setpriv --pdeathsig TERM "$@" &
+pid=$!
+code=0
+wait "$pid" || code=$?
+exit "$code"
