@@ -3,12 +3,12 @@ package merge
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/org/kaniko-multiarch/internal/annotation"
 	"github.com/org/kaniko-multiarch/internal/platform"
 )
 
@@ -19,72 +19,38 @@ type annotations struct {
 	entries map[string]map[string]string
 }
 
-// The grammar is that of docker buildx: TYPE[PLATFORM],TYPE:KEY=VALUE.
-var (
-	annotationPrefix = regexp.MustCompile(`^([a-z-]+(?:\[[^\],]*\])?(?:,[a-z-]+(?:\[[^\],]*\])?)*):(.*)$`)
-	annotationType   = regexp.MustCompile(`^([a-z-]+)(?:\[(.*)\])?$`)
-)
-
 func parseAnnotations(lines []string) (annotations, error) {
 	a := annotations{index: map[string]string{}, entries: map[string]map[string]string{}}
 	for _, line := range lines {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
-		if err := a.parse(strings.TrimSpace(line)); err != nil {
-			return annotations{}, usage("annotation %q: %w", line, err)
+		list, err := annotation.Parse(line, annotation.Index)
+		if err != nil {
+			return annotations{}, usage("%w", err)
+		}
+		for _, one := range list {
+			if err := a.put(one); err != nil {
+				return annotations{}, usage("annotation %q: %w", line, err)
+			}
 		}
 	}
 	return a, nil
 }
 
-func (a annotations) parse(line string) error {
-	// A platform never holds a '=', so the first one ends the key.
-	key, value, ok := strings.Cut(line, "=")
-	if !ok {
-		return fmt.Errorf("write it as KEY=VALUE")
-	}
-	places := []string{"index"}
-	if m := annotationPrefix.FindStringSubmatch(key); m != nil {
-		places, key = strings.Split(m[1], ","), m[2]
-	}
-	if strings.TrimSpace(key) == "" {
-		return fmt.Errorf("its key is empty")
-	}
-	for _, place := range places {
-		m := annotationType.FindStringSubmatch(place)
-		if err := a.put(m[1], m[2], strings.Contains(place, "["), key, value); err != nil {
-			return err
+func (a annotations) put(one annotation.Annotation) error {
+	switch one.Place {
+	case annotation.Index:
+		return set(a.index, one.Key, one.Value)
+	case annotation.ManifestDescriptor:
+		if a.entries[one.Platform] == nil {
+			a.entries[one.Platform] = map[string]string{}
 		}
-	}
-	return nil
-}
-
-func (a annotations) put(place, name string, narrowed bool, key, value string) error {
-	switch place {
-	case "index":
-		if narrowed {
-			return fmt.Errorf("an index is of no platform; use manifest-descriptor[%s]:", name)
-		}
-		return set(a.index, key, value)
-	case "manifest-descriptor":
-		if narrowed {
-			p, err := platform.Parse(name)
-			if err != nil {
-				return err
-			}
-			name = platform.Format(p)
-		}
-		if a.entries[name] == nil {
-			a.entries[name] = map[string]string{}
-		}
-		return set(a.entries[name], key, value)
-	case "manifest":
+		return set(a.entries[one.Platform], one.Key, one.Value)
+	case annotation.Manifest:
 		return fmt.Errorf("the images are pushed already, merge does not change them; annotate manifests when building, or use index: or manifest-descriptor: here")
-	case "index-descriptor":
-		return fmt.Errorf("an index in a registry has no descriptor; use index:")
 	}
-	return fmt.Errorf("%q is no place for an annotation; use index: or manifest-descriptor:", place)
+	return fmt.Errorf("an index in a registry has no descriptor; use index:")
 }
 
 // set refuses to choose between two values of the user's.

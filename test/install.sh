@@ -6,6 +6,7 @@
 # Nothing stays behind but the packages: no service, no policy file, no
 # binfmt_misc entry.
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin # not in everybody's
 
 # program:package
 needed=(

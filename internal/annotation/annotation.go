@@ -35,6 +35,12 @@ var (
 	place  = regexp.MustCompile(`^([a-z-]+)(?:\[(.*)\])?$`)
 )
 
+// isPlaces tells a prefix that nothing follows.
+func isPlaces(key string) bool {
+	rest, ok := strings.CutSuffix(key, ":")
+	return ok && prefix.MatchString(rest+":x")
+}
+
 // Parse reads one line. A key without a prefix belongs to byDefault.
 func Parse(line string, byDefault Place) ([]Annotation, error) {
 	line = strings.TrimSpace(line)
@@ -47,7 +53,7 @@ func Parse(line string, byDefault Place) ([]Annotation, error) {
 	if m := prefix.FindStringSubmatch(key); m != nil {
 		places, key = strings.Split(m[1], ","), m[2]
 	}
-	if strings.TrimSpace(key) == "" || strings.HasPrefix(key, ":") {
+	if strings.TrimSpace(key) == "" || strings.HasPrefix(key, ":") || isPlaces(key) {
 		return nil, fmt.Errorf("annotation %q: its key is empty", line)
 	}
 	var out []Annotation

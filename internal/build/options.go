@@ -72,7 +72,7 @@ type Options struct {
 type Secret struct{ ID, File, Env string }
 
 // Retry says how often and how patiently a request is tried again. Zero values
-// mean the defaults.
+// mean the defaults, a negative Count not at all.
 type Retry struct {
 	Count                  int
 	InitialDelay, MaxDelay time.Duration

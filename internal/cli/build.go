@@ -61,8 +61,12 @@ type registryFlags struct {
 }
 
 func (f registryFlags) retry() build.Retry {
+	count := f.PushRetry
+	if count == 0 {
+		count = -1 // 0 is the default to those who read it
+	}
 	return build.Retry{
-		Count:        f.PushRetry,
+		Count:        count,
 		InitialDelay: time.Duration(f.PushRetryInitialDelay) * time.Millisecond,
 		MaxDelay:     time.Duration(f.PushRetryMaxDelay) * time.Millisecond,
 	}
@@ -116,10 +120,20 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 		err = fmt.Errorf("showing the progress: %w", closeErr)
 	}
 	if err != nil {
-		return err
+		return &redactedError{err: err, text: progress.Redact(err.Error(), secrets.Values())}
 	}
 	return printResult(w, result)
 }
+
+// redactedError is an error without secrets in its text: that of a failed step
+// holds its command.
+type redactedError struct {
+	err  error
+	text string
+}
+
+func (e *redactedError) Error() string { return e.text }
+func (e *redactedError) Unwrap() error { return e.err }
 
 // printResult prints what a script wants: one name a line.
 func printResult(w *World, r *local.Result) error {

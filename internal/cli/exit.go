@@ -79,6 +79,7 @@ func classify(err error) (code int, hint string) {
 	var (
 		badFlag   *usage
 		badInput  *local.InputError
+		badMerge  *merge.UsageError
 		verify    *merge.VerifyError
 		exit      *sandbox.ExitError
 		cannot    *sandbox.UnsupportedError
@@ -92,7 +93,7 @@ func classify(err error) (code int, hint string) {
 	switch {
 	case errors.Is(err, errInterrupted):
 		return exitCancelled, ""
-	case errors.As(err, &badFlag), errors.As(err, &badInput), errors.As(err, &secret):
+	case errors.As(err, &badFlag), errors.As(err, &badInput), errors.As(err, &badMerge), errors.As(err, &secret):
 		return exitUsage, ""
 	case errors.As(err, &verify):
 		return exitVerify, ""

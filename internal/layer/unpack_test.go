@@ -234,6 +234,19 @@ func TestUnpackAttributes(t *testing.T) {
 	assert.Equal(t, suid.Mode&0o7777, uint32(0o4755))
 }
 
+func TestUnpackForgetsReplacedDirectories(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	root := t.TempDir()
+	// The attributes of a/b, mode 0644, are not for what a leads to later.
+	for _, items := range [][]item{{{"c/b/f", file, "1"}}, {{"a/b", dir, ""}, {"a", sym, "c"}}} {
+		assert.NilError(t, Unpack(t.Context(), bytes.NewReader(archive(t, items)), root, UnpackOptions{}))
+	}
+	fi, err := os.Stat(filepath.Join(root, "a/b"))
+	assert.NilError(t, err)
+	assert.Equal(t, fi.Mode().Perm(), os.FileMode(0o755))
+}
+
 // defaultACL is user::rwx,group::---,other::--- as in posix_acl_xattr.h.
 const defaultACL = "\x02\x00\x00\x00" +
 	"\x01\x00\x07\x00\xff\xff\xff\xff" +

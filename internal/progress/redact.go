@@ -36,6 +36,9 @@ func newSecrets(values []string) secrets {
 	return s
 }
 
+// Redact masks values in a text as a Display with the same Options.Redact would.
+func Redact(text string, values []string) string { return newSecrets(values).replace(text) }
+
 func (s secrets) add(value string) secrets {
 	if strings.TrimSpace(value) == "" {
 		return s

@@ -20,22 +20,15 @@ type Ref struct {
 }
 
 // ParseRef reads what people write: alpine, ghcr.io/acme/app:1,
-// localhost:5000/x@sha256:... Names without a registry are Docker Hub's. A
+// localhost:5000/x@sha256:... Names without a registry are Docker Hub's, and
+// names become lower case. A
 // reference without tag and digest stays without; see DefaultTag.
 func ParseRef(s string) (Ref, error) {
 	if scheme, rest, ok := strings.Cut(s, "://"); ok {
 		return Ref{}, fmt.Errorf("image reference %q: write it without %s://, as %q", s, scheme, rest)
 	}
-	named, err := reference.ParseNormalizedNamed(s)
-	if err != nil || upperCaseNamespace(named) {
-		if lower := lowerName(s); lower != s {
-			if _, lowerErr := reference.ParseNormalizedNamed(lower); lowerErr == nil {
-				return Ref{}, fmt.Errorf("image reference %q: names in registries are lower case: write %q", s, lower)
-			}
-		}
-		if err == nil {
-			err = reference.ErrNameContainsUppercase
-		}
+	named, err := reference.ParseNormalizedNamed(lowerName(s))
+	if err != nil {
 		return Ref{}, fmt.Errorf("image reference %q: %w", s, err)
 	}
 	r := Ref{Registry: strings.ToLower(reference.Domain(named)), Repository: reference.Path(named)}
@@ -48,14 +41,8 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-// upperCaseNamespace reports names such as Acme/app, which the library takes
-// for the registry "Acme".
-func upperCaseNamespace(n reference.Named) bool {
-	d := reference.Domain(n)
-	return !strings.ContainsAny(d, ".:") && strings.ToLower(d) != d
-}
-
-// lowerName lowers the name in s but not its tag, where case matters.
+// lowerName lowers the name of a reference, which has no upper case in a
+// registry; names made of a GitHub owner often do. Tags keep theirs.
 func lowerName(s string) string {
 	end := len(s)
 	if i := strings.IndexByte(s, '@'); i >= 0 {

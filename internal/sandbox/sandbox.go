@@ -88,7 +88,7 @@ type ExitError struct {
 	Code int
 }
 
-func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
+func (e *ExitError) Error() string { return fmt.Sprintf("exit code: %d", e.Code) }
 
 // UnsupportedError says what this environment cannot do, and the fix.
 type UnsupportedError struct{ What, Fix string }

@@ -196,7 +196,7 @@ func unpackTar(ctx context.Context, root string, diffID digest.Digest, open func
 	if _, err := io.Copy(io.Discard, content); err != nil {
 		return info, fmt.Errorf("reading to the end: %w", err)
 	}
-	if false {
+	if !verifier.Verified() {
 		return info, fmt.Errorf("the content does not have the diff ID %s that the image's config states", diffID)
 	}
 	return info, nil

@@ -206,6 +206,20 @@ func TestDiffOfScratch(t *testing.T) {
 	assert.DeepEqual(t, listing(t, s, below, l), []string{"a/", "a/b/", "a/b/f=1\n", "a/old=old", "e/", "g=1\n", "p"})
 }
 
+func TestWhiteoutOfAMissingFile(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, t.TempDir())
+	w, err := s.Work(t.Context(), fixture(t, s))
+	assert.NilError(t, err)
+	// Kernels differ in when they leave one behind.
+	for _, name := range []string{"missing", "f"} {
+		assert.NilError(t, unix.Mknod(filepath.Join(w.(*work).upper(), name), unix.S_IFCHR, 0))
+	}
+	l, err := w.Commit(t.Context())
+	assert.NilError(t, err)
+	assert.DeepEqual(t, entries(t, l), []string{".wh.f"})
+}
+
 func TestXattrsNamedAsOverlays(t *testing.T) {
 	t.Parallel()
 	needTools(t, "setfattr")
@@ -217,6 +231,14 @@ func TestXattrsNamedAsOverlays(t *testing.T) {
 	pulled := base(t, s, layerTar(t, scratch))
 	for _, l := range []rootfs.Layer{scratch, pulled} {
 		assert.DeepEqual(t, listing(t, s, below, l), []string{"d/", "d/f=1"})
+	}
+	for _, l := range []rootfs.Layer{scratch, pulled} {
+		v, err := s.View(t.Context(), []rootfs.Layer{l})
+		assert.NilError(t, err)
+		value, err := getXattr(filepath.Join(v.Path(), "d"), opaque)
+		assert.NilError(t, err)
+		assert.Equal(t, string(value), "y")
+		assert.NilError(t, v.Release())
 	}
 	above := step(t, s, []rootfs.Layer{below, pulled}, "chmod 700 d; [ $(getfattr --only-values -n trusted.overlay.opaque d) = y ]")
 	onTop := step(t, s, []rootfs.Layer{below}, "chmod 700 d; setfattr -n trusted.overlay.opaque -v y d; setfattr -n user.overlay.x -v 1 d")

@@ -4,9 +4,11 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -59,6 +61,9 @@ func become(specFile *os.File) error {
 		return fmt.Errorf("setting up a process: %w", err)
 	}
 	specFile.Close()
+	if err := closeOnExec(); err != nil {
+		return fmt.Errorf("setting up a process: %w", err)
+	}
 	if err := s.setUpSystem(); err != nil {
 		return err
 	}
@@ -69,6 +74,26 @@ func become(specFile *os.File) error {
 		return err
 	}
 	return s.exec()
+}
+
+// closeOnExec keeps descriptors that the builder has inherited from the process,
+// which may be secrets that its caller gave it.
+func closeOnExec() error {
+	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	// Linux before 5.11.
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 func (s *spec) setUpSystem() error {
@@ -105,7 +130,7 @@ func loopbackUp() error {
 
 // setUpProcess runs in the new root and gives up our rights.
 func (s *spec) setUpProcess() error {
-	if err := setLimits(s.Limits); err != nil {
+	if err := allowLimits(s.Limits); err != nil {
 		return err
 	}
 	if err := s.setUpStdio(); err != nil {
@@ -122,7 +147,7 @@ func (s *spec) setUpProcess() error {
 		return fmt.Errorf("arming the parent-death signal: %w", err)
 	}
 	unix.Umask(0o022)
-	return nil
+	return setLimits(s.Limits)
 }
 
 // setUpStdio opens the new root's /dev/null in place of ours, and lets the user

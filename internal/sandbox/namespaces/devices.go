@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -54,13 +53,17 @@ func (s *spec) makeDevices(t tree) error {
 		return fmt.Errorf("opening /dev: %w", err)
 	}
 	defer dev.Close()
-	devices := defaultDevices()
-	if s.Insecure {
-		devices = slices.Concat(devices, insecureDevices())
-	}
-	for _, d := range devices {
+	for _, d := range defaultDevices() {
 		if err := d.make(t, dev); err != nil {
 			return fmt.Errorf("making the device /dev/%s: %w", d.name, err)
+		}
+	}
+	if s.Insecure {
+		for _, d := range insecureDevices() {
+			// A user namespace has those of the host only.
+			if err := d.make(t, dev); err != nil && !errors.Is(err, unix.EPERM) {
+				return fmt.Errorf("making the device /dev/%s: %w", d.name, err)
+			}
 		}
 	}
 	links := [][2]string{

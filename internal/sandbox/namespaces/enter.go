@@ -82,7 +82,9 @@ func Enter(ctx context.Context) (code int, done bool, err error) {
 	go func() {
 		// Before its runtime is up, a pid 1 would lose signals.
 		_, _ = ready.Read(make([]byte, 1))
-		forward(ctx, cmd.Process, signals, stop)
+		forward(ctx, signals, stop, func(s os.Signal) {
+			_ = cmd.Process.Signal(s) // it may have ended
+		})
 	}()
 	err = cmd.Wait()
 	close(stop)
@@ -133,7 +135,7 @@ func forwarded() []os.Signal {
 
 // forward passes signals on until stop is closed. ctx may end because of the
 // very signal that we are about to pass on, so only one of the two counts.
-func forward(ctx context.Context, child *os.Process, signals <-chan os.Signal, stop <-chan struct{}) {
+func forward(ctx context.Context, signals <-chan os.Signal, stop <-chan struct{}, send func(os.Signal)) {
 	ended := ctx.Done()
 	skip := false
 	for {
@@ -149,11 +151,11 @@ func forward(ctx context.Context, child *os.Process, signals <-chan os.Signal, s
 			if ends {
 				ended = nil
 			}
-			_ = child.Signal(s) // it may have ended
+			send(s)
 		case <-ended:
 			ended = nil
 			skip = true
-			_ = child.Signal(syscall.SIGTERM)
+			send(syscall.SIGTERM)
 		}
 	}
 }

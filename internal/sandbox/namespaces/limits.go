@@ -33,10 +33,18 @@ func limitsOf(ulimits []sandbox.Ulimit) ([]limit, error) {
 	return out, nil
 }
 
-// setLimits applies limits to the calling process.
-func setLimits(limits []limit) error {
+// allowLimits raises hard limits where needed, which takes the rights that
+// dropRights gives up.
+func allowLimits(limits []limit) error {
 	for _, l := range limits {
-		err := unix.Prlimit(0, l.Resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil)
+		var now unix.Rlimit
+		if err := unix.Prlimit(0, l.Resource, nil, &now); err != nil {
+			return fmt.Errorf("reading ulimit %s: %w", l.Name, err)
+		}
+		if l.Hard <= now.Max {
+			continue
+		}
+		err := unix.Prlimit(0, l.Resource, &unix.Rlimit{Cur: now.Cur, Max: l.Hard}, nil)
 		if errors.Is(err, unix.EPERM) {
 			return &sandbox.UnsupportedError{
 				What: fmt.Sprintf("cannot raise ulimit %s to %d:%d", l.Name, int64(l.Soft), int64(l.Hard)),
@@ -44,6 +52,17 @@ func setLimits(limits []limit) error {
 			}
 		}
 		if err != nil {
+			return fmt.Errorf("raising ulimit %s to %d:%d: %w", l.Name, int64(l.Soft), int64(l.Hard), err)
+		}
+	}
+	return nil
+}
+
+// setLimits must come last: we could not open a file or start a thread under
+// limits that are meant for the process.
+func setLimits(limits []limit) error {
+	for _, l := range limits {
+		if err := unix.Prlimit(0, l.Resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
 			return fmt.Errorf("setting ulimit %s to %d:%d: %w", l.Name, int64(l.Soft), int64(l.Hard), err)
 		}
 	}

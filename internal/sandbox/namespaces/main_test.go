@@ -37,9 +37,19 @@ func runAll(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	// Users other than root must get at the roots.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	os.Setenv("TMPDIR", dir)
 	// What outlives a test becomes a child of ours.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	// A descriptor that a caller passes to the builder must not reach a process.
+	if err := unix.Dup3(0, 200, 0); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

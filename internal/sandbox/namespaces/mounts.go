@@ -18,8 +18,10 @@ type mount struct {
 	// fstype is empty for a bind mount of source.
 	fstype string
 	source *os.File
-	flags  uintptr
-	data   string
+	// file becomes source once there is a place in memory to write it.
+	file  *sandbox.File
+	flags uintptr
+	data  string
 	// recursive applies flags to the mounts below source, too.
 	recursive bool
 	// instead is bound when the kernel refuses fstype; a user namespace may not
@@ -39,7 +41,7 @@ const (
 
 // plan lists the mounts in BuildKit's order: the defaults of containerd without
 // /run, then the user's, which replace a default at the same place.
-func (s *spec) plan() ([]mount, error) {
+func (s *spec) plan(resolvConf []byte) ([]mount, error) {
 	sys := roBind
 	if s.Insecure {
 		sys = noSetuid
@@ -51,8 +53,8 @@ func (s *spec) plan() ([]mount, error) {
 		{dest: "/dev/shm", fstype: "tmpfs", flags: noSetuid, data: "mode=1777,size=65536k"},
 		{dest: "/dev/mqueue", fstype: "mqueue", flags: noSetuid, optional: true},
 		{dest: "/sys", fstype: "sysfs", flags: uintptr(sys), instead: handle("/sys"), recursive: true, strict: true},
-		{dest: "/etc/resolv.conf", flags: roBind},
-		{dest: "/etc/hosts", flags: roBind},
+		{dest: "/etc/resolv.conf", flags: roBind, file: &sandbox.File{Data: resolvConf, Mode: 0o644}},
+		{dest: "/etc/hosts", flags: roBind, file: &sandbox.File{Data: []byte(s.Hosts), Mode: 0o644}},
 	}
 	// The builder's own cgroup tells the process what limits it has.
 	var fs unix.Statfs_t
@@ -77,6 +79,9 @@ func userMount(m sandbox.Mount) (mount, error) {
 	var ro uintptr
 	if m.ReadOnly {
 		ro = unix.MS_RDONLY
+	}
+	if m.File != nil {
+		return mount{dest: m.Dest, file: m.File, flags: noSetuid | ro}, nil
 	}
 	if m.Source == "" {
 		data := ""

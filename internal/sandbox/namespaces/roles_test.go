@@ -8,9 +8,11 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/org/kaniko-multiarch/internal/sandbox/emulation"
 	"github.com/org/kaniko-multiarch/internal/sandbox/namespaces"
 )
 
@@ -38,6 +40,8 @@ func play(role string) int {
 		return playEntered()
 	case "enter-and-run":
 		return playRun()
+	case "enter-and-cancel":
+		return playCancel()
 	case "signals":
 		return playSignals()
 	case "enter-twice":
@@ -75,6 +79,20 @@ func playRun() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	return 0
+}
+
+// playCancel cancels a script that has said that it is ready. Waiting for the
+// grace time would be noticed.
+func playCancel() int {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := shell(os.Getenv("TEST_ROOT"), os.Getenv("TEST_SCRIPT"))
+	p.Stdout = &watcher{saw: "ready", then: cancel}
+	if err := namespaces.New(emulation.New(os.Getenv), time.Hour).Run(ctx, p); err != nil {
+		fmt.Println(err)
+		return 0
+	}
+	fmt.Println("ended")
 	return 0
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
@@ -35,27 +36,25 @@ func (s *spec) setUpRoot() error {
 	if err != nil {
 		return err
 	}
-	// Sources are paths of the host and opened before any of them can be hidden.
-	mounts, err := s.plan()
-	if err != nil {
-		return err
-	}
 	resolvConf, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("reading the resolver's configuration: %w", err)
+	}
+	// Sources are paths of the host and opened before any of them can be hidden.
+	mounts, err := s.plan(resolvConf)
+	if err != nil {
+		return err
 	}
 	if err := unix.Mount("tmpfs", s.Root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
 		return fmt.Errorf("mounting a tmpfs: %w", err)
 	}
 	t := tree{path: filepath.Join(s.Root, "rootfs")}
-	files := map[string]string{"/etc/resolv.conf": string(resolvConf), "/etc/hosts": s.Hosts}
 	for i := range mounts {
-		content, ok := files[mounts[i].dest]
-		if !ok || mounts[i].source != nil || mounts[i].fstype != "" {
+		if mounts[i].file == nil {
 			continue
 		}
-		if mounts[i].source, err = writeSource(s.Root, filepath.Base(mounts[i].dest), content); err != nil {
-			return err
+		if mounts[i].source, err = writeSource(s.Root, strconv.Itoa(i), mounts[i].file); err != nil {
+			return fmt.Errorf("writing %s: %w", mounts[i].dest, err)
 		}
 	}
 	if err := os.Mkdir(t.path, 0o755); err != nil {
@@ -93,16 +92,19 @@ func (s *spec) setUpRoot() error {
 	return s.maskPaths()
 }
 
-func writeSource(dir, name, content string) (*os.File, error) {
+// writeSource writes a file in memory, to be bound elsewhere.
+func writeSource(dir, name string, file *sandbox.File) (*os.File, error) {
 	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		return nil, fmt.Errorf("writing /etc/%s: %w", name, err)
+	if err := os.WriteFile(path, file.Data, 0o600); err != nil {
+		return nil, err
 	}
-	f, err := openPath(path)
-	if err != nil {
-		return nil, fmt.Errorf("opening /etc/%s: %w", name, err)
+	if err := os.Chown(path, file.UID, file.GID); err != nil {
+		return nil, err
 	}
-	return f, nil
+	if err := unix.Chmod(path, file.Mode&0o7777); err != nil {
+		return nil, err
+	}
+	return openPath(path)
 }
 
 // pivot makes the tree "/" and lets go of everything else.
