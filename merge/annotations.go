@@ -50,7 +50,7 @@ func (a annotations) put(one annotation.Annotation) error {
 	case annotation.Manifest:
 		return fmt.Errorf("the images are pushed already, merge does not change them; annotate manifests when building, or use index: or manifest-descriptor: here")
 	}
-	return fmt.Errorf("an index in a registry has no descriptor; use index:")
+	return fmt.Errorf("an index in a registry has no descriptor; use index")
 }
 
 // set refuses to choose between two values of the user's.

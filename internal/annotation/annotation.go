@@ -63,11 +63,11 @@ func Parse(line string, byDefault Place) ([]Annotation, error) {
 		switch a.Place {
 		case Index, IndexDescriptor, Manifest, ManifestDescriptor:
 		default:
-			return nil, fmt.Errorf("annotation %q: %q is no place for an annotation: use index:, manifest: or manifest-descriptor:", line, m[1])
+			return nil, fmt.Errorf("annotation %q: %q is no place for an annotation: use index, manifest or manifest-descriptor", line, m[1])
 		}
 		if strings.Contains(p, "[") {
 			if a.Place == Index || a.Place == IndexDescriptor {
-				return nil, fmt.Errorf("annotation %q: an index is of no platform: use manifest-descriptor[%s]:", line, m[2])
+				return nil, fmt.Errorf("annotation %q: an index is of no platform: use manifest-descriptor[%s]", line, m[2])
 			}
 			of, err := platform.Parse(m[2])
 			if err != nil {

@@ -37,7 +37,7 @@ func TestParse_refuses(t *testing.T) {
 		{"no_key", "=b", "its key is empty"},
 		{"place_without_key", "index:=b", "its key is empty"},
 		{"unknown_place", "layer:a=b", `"layer" is no place`},
-		{"index_of_a_platform", "index[linux/arm64]:a=b", "manifest-descriptor[linux/arm64]:"},
+		{"index_of_a_platform", "index[linux/arm64]:a=b", "manifest-descriptor[linux/arm64]"},
 		{"bad_platform", "manifest[x/y/z/w]:a=b", "x/y/z/w"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

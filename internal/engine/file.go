@@ -20,7 +20,6 @@ type fileRun struct {
 	// takes its tree.
 	works []rootfs.Work
 	bases []tree
-	empty rootfs.View
 }
 
 func (b *build) file(ctx context.Context, v *graph.Vertex, op *graph.File) (_ []tree, err error) {

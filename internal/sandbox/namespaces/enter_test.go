@@ -39,7 +39,7 @@ func TestEnter(t *testing.T) {
 	assert.Assert(t, errors.As(err, &exit), "%v", err)
 	assert.Equal(t, exit.ExitCode(), 7)
 	assert.Equal(t, stderr.String(), "to stderr\n")
-	assert.Assert(t, strings.HasPrefix(string(out), "pid=1 ns=mnt:["), "%s", out)
+	assert.Assert(t, strings.HasPrefix(string(out), "pid=1 session=1 ns=mnt:["), "%s", out)
 	assert.Assert(t, strings.HasSuffix(string(out), ` args=["one" "two"] stdin="input" var=""`+"\n"), "%s", out)
 	assert.Assert(t, !strings.Contains(string(out), hostLink(t, "/proc/self/ns/mnt")), "%s", out)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -61,14 +62,17 @@ func runAll(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "mounts left behind:", mounts, err)
 		code = 1
 	}
-	for {
+	// A killed process takes a moment to end.
+	for patience := 1000; ; patience-- {
 		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
-		if errors.Is(err, unix.ECHILD) {
+		switch {
+		case errors.Is(err, unix.ECHILD):
 			return code
-		}
-		if pid == 0 {
+		case pid == 0 && patience == 0:
 			fmt.Fprintln(os.Stderr, "processes left behind")
 			return 1
+		case pid == 0:
+			time.Sleep(10 * time.Millisecond)
 		}
 	}
 }

@@ -65,7 +65,8 @@ func playEntered() int {
 	}
 	stdin := make([]byte, 5)
 	n, _ := os.Stdin.Read(stdin)
-	fmt.Printf("pid=%d ns=%s args=%q stdin=%q var=%q\n", os.Getpid(), self, os.Args[1:], stdin[:n], os.Getenv("_KANIKO_MULTIARCH_ENTERED"))
+	session, _ := unix.Getsid(0)
+	fmt.Printf("pid=%d session=%d ns=%s args=%q stdin=%q var=%q\n", os.Getpid(), session, self, os.Args[1:], stdin[:n], os.Getenv("_KANIKO_MULTIARCH_ENTERED"))
 	fmt.Fprintln(os.Stderr, "to stderr")
 	return 7
 }
