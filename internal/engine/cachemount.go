@@ -122,8 +122,31 @@ func (r *execRun) cacheData(ctx context.Context, slot string, m graph.Mount) (st
 	if err != nil {
 		return "", err
 	}
-	if err := fscopy.Copy(ctx, source, ".", slot, filepath.Base(fresh), fscopy.WithCopyInfo(fscopy.CopyInfo{CopyDirContents: true})); err != nil {
+	if err := copyDir(ctx, source, fresh); err != nil {
 		return "", err
 	}
 	return data, os.Rename(fresh, data)
+}
+
+// copyDir makes dst a copy of the directory src, its own mode and owner
+// included.
+func copyDir(ctx context.Context, src, dst string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(src, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return errors.New("its source is not a directory")
+	}
+	if err := os.Mkdir(dst, 0o700); err != nil {
+		return err
+	}
+	contents := fscopy.WithCopyInfo(fscopy.CopyInfo{CopyDirContents: true})
+	if err := fscopy.Copy(ctx, src, ".", dst, ".", contents); err != nil {
+		return err
+	}
+	if err := os.Chown(dst, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Chmod(dst, st.Mode&0o7777)
 }

@@ -409,6 +409,21 @@ func TestBuild_cache_mount_from_a_stage(t *testing.T) {
 	assert.NilError(t, err)
 }
 
+func TestCopyDir(t *testing.T) {
+	t.Parallel()
+	src, dst := t.TempDir(), filepath.Join(t.TempDir(), "new")
+	assert.NilError(t, os.Mkdir(filepath.Join(src, "sub"), 0o750))
+	assert.NilError(t, os.WriteFile(filepath.Join(src, "sub/f"), []byte("x"), 0o640))
+	assert.NilError(t, os.Chmod(src, 0o710|os.ModeSetgid))
+	assert.NilError(t, copyDir(t.Context(), src, dst))
+	for name, want := range map[string]os.FileMode{"": os.ModeDir | os.ModeSetgid | 0o710, "sub": os.ModeDir | 0o750, "sub/f": 0o640} {
+		info, err := os.Stat(filepath.Join(dst, name))
+		assert.NilError(t, err)
+		assert.Check(t, is.Equal(info.Mode(), want), name)
+	}
+	assert.ErrorContains(t, copyDir(t.Context(), filepath.Join(src, "sub/f"), dst+"2"), "not a directory")
+}
+
 func TestBuild_cache_sharing(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
