@@ -14,6 +14,7 @@ needed=(
   skopeo:skopeo
   umoci:umoci
   runc:runc
+  dockerd:docker.io
   qemu-aarch64-static:qemu-user-static
   jq:jq
   getfattr:attr

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: test/with-services.sh [--bases] [--oracle] [--] COMMAND [ARGUMENT...]
+# usage: test/with-services.sh [--bases] [--oracle] [--docker] [--] COMMAND [ARGUMENT...]
 #
 # Runs COMMAND with real servers around it, and stops exactly those afterwards,
 # whatever happened. What COMMAND finds in its environment:
@@ -9,6 +9,9 @@
 #   KMA_TEST_BASES      HOST:PORT/bases, with --bases: see test/bases
 #   KMA_TEST_BUILDKIT   address of a BuildKit daemon, with --oracle: see test/oracle
 #   KMA_TEST_BUILDCTL   its client's path
+#   KMA_TEST_DOCKER     path of a docker client, with --docker, and
+#   DOCKER_HOST         its daemon, which has no image and no network but the host's;
+#                       for -v there is a /var/run/docker.sock, as in most places
 #
 # A variable is absent if this machine cannot have its service; a line says why.
 # Every run has a port, a directory and QEMU registrations of its own, so runs
@@ -17,11 +20,12 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-bases= oracle=
+bases= oracle= docker=
 while [ $# -gt 0 ]; do
   case $1 in
   --bases) bases=yes ;;
   --oracle) oracle=yes ;;
+  --docker) docker=yes ;;
   --) shift && break ;;
   -*) echo "with-services: unknown flag $1" >&2 && exit 2 ;;
   *) break ;;
@@ -37,7 +41,7 @@ inside=${KMA_SERVICES_INSIDE:-}
 unset KMA_SERVICES_INSIDE
 if [ -z "$inside" ] && [ "$(id -u)" = 0 ] && unshare --mount --propagation private true 2>/dev/null; then
   KMA_SERVICES_INSIDE=yes exec unshare --mount --propagation private \
-    "${BASH_SOURCE[0]}" ${bases:+--bases} ${oracle:+--oracle} -- "$@"
+    "${BASH_SOURCE[0]}" ${bases:+--bases} ${oracle:+--oracle} ${docker:+--docker} -- "$@"
 fi
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/kma-services.XXXXXX")
@@ -85,15 +89,22 @@ serve() {
   disown # or bash reports its end
 }
 
-# await NAME COMMAND...: until COMMAND succeeds, 30 seconds at most.
-await() {
-  local name=$1
-  shift
+# ready COMMAND...: waits until COMMAND succeeds, 30 seconds at most, for the
+# server that was started last.
+ready() {
   for _ in $(seq 300); do
     "$@" >/dev/null 2>&1 && return 0
     kill -0 "${groups[-1]}" 2>/dev/null || break
     sleep 0.1
   done
+  return 1
+}
+
+# await NAME COMMAND...: the same, and without NAME nothing goes on.
+await() {
+  local name=$1
+  shift
+  ready "$@" && return 0
   say "$name did not start:"
   tail -n 20 "$dir/$name.log" >&2
   exit 1
@@ -168,10 +179,62 @@ T
   await buildkitd "$KMA_TEST_BUILDCTL" --addr "$KMA_TEST_BUILDKIT" debug workers
 }
 
+# docker_client prints the first client that works with DOCKER_HOST.
+docker_client() {
+  local client
+  while read -r client; do
+    "$client" ps >/dev/null 2>&1 && echo "$client" && return 0
+  done < <(type -ap docker)
+  return 1
+}
+
+start_docker() {
+  [ -n "$inside" ] || { say "no docker: its daemon takes root and a mount namespace"; return; }
+  command -v dockerd >/dev/null || { say "no docker: dockerd is not installed"; return; }
+  command -v docker >/dev/null || { say "no docker: its client is not installed"; return; }
+  mkdir "$dir/run"
+  cat >"$dir/dockerd.json" <<J
+{
+  "hosts": ["unix://$dir/docker.sock", "unix:///run/docker.sock"],
+  "group": "root",
+  "data-root": "$dir/docker",
+  "exec-root": "$dir/docker-exec",
+  "pidfile": "$dir/docker.pid",
+  "storage-driver": "overlay2",
+  "exec-opts": ["native.cgroupdriver=cgroupfs"],
+  "cgroup-parent": "/$cgroup",
+  "bridge": "none",
+  "iptables": false,
+  "ip6tables": false,
+  "ip-forward": false,
+  "shutdown-timeout": 3
+}
+J
+  # Its own process and mount namespace: whatever it starts and mounts ends with
+  # it. Its own /run: containerd's shims have their sockets there, whatever the
+  # configuration, and a containerd found there would be used.
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  serve dockerd unshare --fork --pid --kill-child --mount-proc bash -euc '
+    if [ -d /run/systemd/resolve ]; then # where /etc/resolv.conf may lead
+      mkdir -p "$1/run/systemd/resolve"
+      mount --bind /run/systemd/resolve "$1/run/systemd/resolve"
+    fi
+    mount --rbind "$1/run" /run
+    exec dockerd --config-file "$1/dockerd.json"' dockerd "$dir"
+  if ! DOCKER_HOST=unix://$dir/docker.sock ready docker_client; then
+    say "no docker: $(grep -v level=info "$dir/dockerd.log" | tail -n 1)"
+    return
+  fi
+  export DOCKER_HOST=unix://$dir/docker.sock
+  KMA_TEST_DOCKER=$(docker_client)
+  export KMA_TEST_DOCKER
+}
+
 start_registry
 register_qemu
 [ -z "$bases" ] || push_bases
 [ -z "$oracle" ] || start_oracle
+[ -z "$docker" ] || start_docker
 
 setpriv --pdeathsig TERM "$@" &
 pid=$!

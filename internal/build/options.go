@@ -51,6 +51,23 @@ type Options struct {
 	// SourceDateEpoch is in seconds since 1970; nil when it is not set.
 	SourceDateEpoch *int64
 
+	// Cache uses and keeps layers in CacheRepo, or in /cache below the first
+	// destination's repository. An entry older than CacheTTL does not count; 0
+	// is for ever. NoPushCache keeps nothing.
+	Cache       bool
+	CacheRepo   string
+	CacheTTL    time.Duration
+	NoPushCache bool
+	// Compression is gzip or zstd, empty for gzip; level 0 is its default.
+	Compression      string
+	CompressionLevel int
+
+	// OCILayout is a directory for an OCI image layout of the result, Tar a file
+	// for one that `docker load` reads.
+	OCILayout, Tar string
+	// NameDigestFile and NameTagDigestFile get a line for each destination:
+	// repo@digest, repo:tag@digest.
+	NameDigestFile, NameTagDigestFile string
 	// DigestsTo is a directory for digest records, Key what they are of.
 	DigestsTo string
 	Key       string

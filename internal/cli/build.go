@@ -38,6 +38,15 @@ type buildCommand struct {
 	Reproducible  bool     `help:"Limit all times to SOURCE_DATE_EPOCH, or to 1970 without it."`
 	OCIMode       string   `name:"oci-mode" enum:"auto,oci" default:"auto" help:"Media types of the index: auto or oci. What is built is always OCI."`
 
+	Cache            bool          `help:"Use layers of earlier builds from a registry, and keep those of this one there."`
+	CacheRepo        string        `help:"Repository of the layer cache (default: /cache below the first destination)."`
+	CacheTTL         time.Duration `name:"cache-ttl" default:"336h" help:"How long a cached layer counts."`
+	NoPushCache      bool          `help:"Keep nothing in the cache."`
+	Compression      string        `enum:"gzip,zstd" default:"gzip" help:"gzip or zstd."`
+	CompressionLevel int           `help:"1 to 9 for gzip, 1 to 22 for zstd; 0 is 6 and 3."`
+	OCILayoutPath    string        `name:"oci-layout-path" help:"Directory for an OCI image layout of the result."`
+	TarPath          string        `help:"File for a tar of the result, which docker load reads, too."`
+
 	DigestsTo    string `help:"Directory for digest records, one a platform."`
 	Key          string `help:"Names what is built in the records; the matrix gives it."`
 	DigestFile   string `help:"File for the digest of what was built."`
@@ -152,6 +161,8 @@ func (c *buildCommand) options(getenv func(string) string) (build.Options, error
 		NoPush: c.NoPush || !c.Push, PublishIndex: c.PublishIndex, OCIMode: c.OCIMode,
 		Annotations: splitLines(c.Annotation), AddHosts: splitLines(c.AddHost),
 		NoCache: c.NoCache, NoCacheFilter: splitList(c.NoCacheFilter), Reproducible: c.Reproducible,
+		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,
+		Compression: c.Compression, CompressionLevel: c.CompressionLevel, OCILayout: c.OCILayoutPath, Tar: c.TarPath,
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, MetadataFile: c.MetadataFile,
 		InsecureRegistries: splitList(c.InsecureRegistry), PushRetry: c.retry(),
 		StateDir: c.StateDir, Parallel: c.Parallel, Timeout: c.Timeout,

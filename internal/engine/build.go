@@ -42,6 +42,9 @@ type task struct {
 	done    chan struct{}
 	outputs []tree
 	took    time.Duration
+	// key identifies what the vertex makes, the content of its sources
+	// included; empty when nobody can tell, or there is no cache.
+	key digest.Digest
 }
 
 func newBuild(e *Engine, g *graph.Graph) *build {
@@ -150,12 +153,18 @@ func (b *build) runTask(ctx context.Context, t *task) error {
 
 	id, started := t.vertex.Digest, b.Now()
 	b.Progress.Start(id)
-	outputs, err := b.runVertex(ctx, t.vertex)
+	outputs, cached, err := b.find(ctx, t)
+	if err == nil && !cached {
+		outputs, err = b.runVertex(ctx, t.vertex)
+	}
+	if err == nil {
+		err = b.identify(ctx, t, outputs)
+	}
 	if cause := context.Cause(ctx); err != nil && cause != nil && (errors.Is(err, cause) || errors.Is(err, context.Canceled)) {
 		b.Progress.Done(id, false, context.Canceled)
 		return cause
 	}
-	b.Progress.Done(id, false, err)
+	b.Progress.Done(id, cached, err)
 	if err != nil {
 		return &StepError{Name: t.vertex.Name, Location: t.vertex.Location, Err: err}
 	}
@@ -164,6 +173,9 @@ func (b *build) runTask(ctx context.Context, t *task) error {
 		for _, tree := range outputs {
 			b.send(ctx, tree)
 		}
+	}
+	if !cached {
+		b.keep(ctx, t)
 	}
 	close(t.done)
 	return nil

@@ -18,7 +18,9 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
+	"github.com/org/kaniko-multiarch/internal/cache"
 	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/progress"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
@@ -33,10 +35,14 @@ type Engine struct {
 	Contexts map[string]Context
 	// Publisher gets layers and images; nil keeps them here.
 	Publisher Publisher
-	Progress  progress.Reporter
-	Download  Downloader
+	// Cache has layers of earlier builds; nil means none.
+	Cache    Cache
+	Progress progress.Reporter
+	Download Downloader
 	// Secrets are the values of the secrets by their ID.
 	Secrets map[string][]byte
+	// Compression is for the layers of this build.
+	Compression layer.Compression
 	// SpoolDir keeps compressed layers until the build ends.
 	SpoolDir string
 	// Parallel limits the vertices that run at once; 0 means a default.
@@ -82,6 +88,15 @@ type Downloader interface {
 	Download(ctx context.Context, url string, f *os.File, report func(received, total int64)) (disposition string, modified time.Time, err error)
 }
 
+// Cache finds and keeps layers by the key of the vertex that made them. It is
+// safe for concurrent use.
+type Cache interface {
+	// Name is a reference that entries' layers can be read from.
+	Name() string
+	Get(ctx context.Context, key digest.Digest) (*cache.Entry, error)
+	Put(ctx context.Context, key digest.Digest, e cache.Entry, content io.ReaderAt) error
+}
+
 // Publisher is where an image goes. It is safe for concurrent use, and may be
 // given one layer several times.
 type Publisher interface {
@@ -100,8 +115,9 @@ type Image struct {
 	Descriptor       ocispecs.Descriptor
 	Manifest, Config []byte
 	ConfigDescriptor ocispecs.Descriptor
-	// Reused and Built count the layers.
-	Reused, Built int
+	// Reused and Built count the layers, Cached those of Reused that are not the
+	// base image's.
+	Reused, Built, Cached int
 	// Size is the sum of the compressed sizes of the layers, in bytes.
 	Size int64
 	// Time is what the vertices of this image took, in sum of their own times.

@@ -59,17 +59,23 @@ func (b *build) assemble(g *graph.Image) (*Image, error) {
 		manifest.Layers = append(manifest.Layers, desc)
 		diffIDs = append(diffIDs, diffID)
 		img.Size += desc.Size
-		if l.base != nil {
+		if l.base == nil {
+			img.Built++
+		} else {
 			img.Reused++
+		}
+		if l.created.IsZero() {
 			created = append(created, nil)
 			continue
 		}
-		img.Built++
+		if l.base != nil {
+			img.Cached++
+		}
 		when := l.created.UTC()
 		created = append(created, &when)
 	}
 	var err error
-	if img.Config, err = b.config(g.Config, diffIDs, created, img.Reused); err != nil {
+	if img.Config, err = b.config(g.Config, diffIDs, created, img.Reused-img.Cached); err != nil {
 		return nil, err
 	}
 	img.ConfigDescriptor = ocispecs.Descriptor{

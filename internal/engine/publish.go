@@ -21,7 +21,6 @@ func (b *build) send(ctx context.Context, t tree) {
 	for _, l := range t {
 		l.sending.Do(func() {
 			b.background.Go(func() error {
-				defer close(l.sent)
 				if l.base != nil {
 					return b.fail(b.sendBase(ctx, l.base))
 				}
@@ -42,14 +41,10 @@ func (b *build) sendBase(ctx context.Context, l *baseLayer) error {
 }
 
 func (b *build) sendMade(ctx context.Context, l *treeLayer) error {
-	blob, err := b.compress(ctx, l.made)
+	blob, err := b.compressed(ctx, l)
 	if err != nil {
-		return fmt.Errorf("compressing a layer: %w", err)
+		return err
 	}
-	b.mu.Lock()
-	b.spool = append(b.spool, blob.Close)
-	b.mu.Unlock()
-	l.blob = blob
 	if b.Publisher == nil {
 		return nil
 	}
@@ -67,6 +62,20 @@ func (b *build) sendMade(ctx context.Context, l *treeLayer) error {
 	return nil
 }
 
+// compressed returns the blob of a layer, which is made by the first caller.
+func (b *build) compressed(ctx context.Context, l *treeLayer) (*layer.Blob, error) {
+	l.compressing.Do(func() {
+		if l.blob, l.err = b.compress(ctx, l.made); l.err != nil {
+			l.err = fmt.Errorf("compressing a layer: %w", l.err)
+			return
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.spool = append(b.spool, l.blob.Close)
+	})
+	return l.blob, l.err
+}
+
 func (b *build) compress(ctx context.Context, l rootfs.Layer) (*layer.Blob, error) {
 	if err := b.cores.Acquire(ctx, 1); err != nil {
 		return nil, context.Cause(ctx)
@@ -76,7 +85,7 @@ func (b *build) compress(ctx context.Context, l rootfs.Layer) (*layer.Blob, erro
 	if b.RewriteTimes {
 		opts.MaxTime = b.Epoch
 	}
-	return layer.Compress(ctx, b.SpoolDir, func(w io.Writer) error { return l.WriteTar(ctx, w, opts) })
+	return b.Compression.Compress(ctx, b.SpoolDir, func(w io.Writer) error { return l.WriteTar(ctx, w, opts) })
 }
 
 // describe is what a manifest says about a layer.

@@ -26,7 +26,7 @@ func (b *build) image(ctx context.Context, v *graph.Vertex, op *graph.ImageSourc
 	}
 	var t tree
 	for i, desc := range img.Layers {
-		t = append(t, &treeLayer{base: &baseLayer{ref: op.Ref, descriptor: desc, diffID: img.DiffIDs[i]}, sent: make(chan struct{})})
+		t = append(t, &treeLayer{base: &baseLayer{ref: op.Ref, descriptor: desc, diffID: img.DiffIDs[i]}})
 	}
 	return []tree{t}, nil
 }

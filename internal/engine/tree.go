@@ -18,21 +18,21 @@ import (
 // tree is a file tree as its layers, the lowest first.
 type tree []*treeLayer
 
-// treeLayer is one layer of a tree: of a base image, which is fetched when a
-// step needs its files, or made by this build.
+// treeLayer is one layer of a tree: of a base image or the cache, which is
+// fetched when a step needs its files, or made by this build.
 type treeLayer struct {
-	base    *baseLayer
-	made    rootfs.Layer
+	base *baseLayer
+	made rootfs.Layer
+	// created is zero for layers of a base image, whose history has it.
 	created time.Time
 
-	// sending starts compressing and publishing, once.
-	sending sync.Once
-	// sent closes when blob is set or sending failed.
-	sent chan struct{}
-	blob *layer.Blob
+	// sending starts publishing, once; compressing makes blob, once.
+	sending, compressing sync.Once
+	blob                 *layer.Blob
+	err                  error
 }
 
-// baseLayer is a layer of a base image.
+// baseLayer is a layer in a registry.
 type baseLayer struct {
 	ref        string
 	descriptor ocispecs.Descriptor
@@ -40,7 +40,7 @@ type baseLayer struct {
 }
 
 func madeLayer(l rootfs.Layer, created time.Time) *treeLayer {
-	return &treeLayer{made: l, created: created, sent: make(chan struct{})}
+	return &treeLayer{made: l, created: created}
 }
 
 // layers brings all layers of a tree into the store, those of base images by

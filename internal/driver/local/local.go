@@ -89,6 +89,10 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	if err != nil {
 		return nil, err
 	}
+	compression, err := parseCompression(o)
+	if err != nil {
+		return nil, err
+	}
 	contexts, err := openContexts(o)
 	if err != nil {
 		return nil, err
@@ -126,10 +130,22 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		Store: store, Sandbox: runner, Images: images, Contexts: contexts.engine(),
 		Progress: d.Progress, Download: newDownloader(), Secrets: d.Secrets,
 		SpoolDir: spool, Parallel: o.Parallel, Now: d.Now, RewriteTimes: o.Reproducible,
-		Epoch: epoch(o, loaded.Epoch), Annotations: target.manifestAnnotations,
+		Compression: compression,
+		Epoch:       epoch(o, loaded.Epoch), Annotations: target.manifestAnnotations,
 	}
-	if !o.NoPush {
-		e.Publisher = newPublisher(d.Registry, target.repository, spool)
+	layers, err := d.openCache(o, target)
+	if err != nil {
+		return nil, err
+	}
+	if layers != nil {
+		e.Cache = layers
+	}
+	out, err := d.publishers(o, target, spool, images)
+	if err != nil {
+		return nil, err
+	}
+	if len(out.all) > 0 {
+		e.Publisher = out
 	}
 	built, err := e.Build(ctx, loaded.Graph)
 	if err != nil {
@@ -148,6 +164,9 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 			LayersReused: img.Reused, LayersBuilt: img.Built, Time: img.Time,
 			Emulated: emulated[platform.Format(img.Platform)],
 		})
+	}
+	if err := out.finish(o, target); err != nil {
+		return nil, err
 	}
 	if err := d.publish(ctx, o, target, built, result); err != nil {
 		return nil, err

@@ -102,6 +102,22 @@ func (r *Result) Names() []string {
 	return out
 }
 
+// named are lines with the digest for each published name.
+func (r *Result) named(withTag bool) []string {
+	var out []string
+	for _, tag := range r.Tags {
+		name := tag
+		if i := strings.LastIndexByte(tag, ':'); !withTag && i > strings.LastIndexByte(tag, '/') {
+			name = tag[:i]
+		}
+		out = append(out, name+"@"+r.Descriptor.Digest.String()+"\n")
+	}
+	if len(out) == 0 && r.Image != "" {
+		out = append(out, r.Image+"@"+r.Descriptor.Digest.String()+"\n")
+	}
+	return out
+}
+
 // writeFiles writes the files that the options ask for. They exist only for
 // what the registry confirmed, or for a build that was not to push.
 func (d *Driver) writeFiles(o build.Options, r *Result) error {
@@ -115,6 +131,14 @@ func (d *Driver) writeFiles(o build.Options, r *Result) error {
 	if o.DigestFile != "" {
 		if err := writeFile(o.DigestFile, []byte(r.Descriptor.Digest.String())); err != nil {
 			return fmt.Errorf("--digest-file: %w", err)
+		}
+	}
+	for name, lines := range map[string][]string{o.NameDigestFile: r.named(false), o.NameTagDigestFile: r.named(true)} {
+		if name == "" {
+			continue
+		}
+		if err := writeFile(name, []byte(strings.Join(lines, ""))); err != nil {
+			return fmt.Errorf("writing the image's name: %w", err)
 		}
 	}
 	if o.MetadataFile == "" {

@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+
+	"github.com/org/kaniko-multiarch/internal/driver/local"
+	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/fileop"
+	"github.com/org/kaniko-multiarch/internal/frontend"
+	"github.com/org/kaniko-multiarch/internal/registry"
+	"github.com/org/kaniko-multiarch/internal/sandbox"
+	"github.com/org/kaniko-multiarch/merge"
+)
+
+func TestReport(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("cause")
+	step := func(err error) error { return &engine.StepError{Name: "[1/1] RUN x", Err: err} }
+	inFile := func(err error) error { return &frontend.Error{File: "Dockerfile", Line: 2, Err: err} }
+	for _, tc := range []struct {
+		name string
+		err  error
+		code int
+		hint string
+	}{
+		{"step_fails", step(&sandbox.ExitError{Code: 3}), 1, "see its output above"},
+		{"step_is_killed", step(&sandbox.ExitError{Code: 137}), 1, "see its output above"},
+		{"other_error_of_a_step", step(cause), 1, ""},
+		{"unknown_error", cause, 1, ""},
+		{"deadline", context.DeadlineExceeded, 1, ""},
+
+		{"usage", usagef("bad"), 2, ""},
+		{"usage_with_cause", usagef("bad: %w", registry.ErrDenied), 2, ""},
+		{"driver_input", &local.InputError{Err: cause}, 2, ""},
+		{"merge_usage", &merge.UsageError{Err: cause}, 2, ""},
+		{"secret_of_a_step", step(&engine.SecretError{ID: "x"}), 2, ""},
+
+		{"dockerfile", inFile(cause), 3, ""},
+		{"front_end", inFile(&frontend.UnsupportedFrontendError{Source: "x"}), 3, ""},
+		{"missing_file", step(&fileop.NotFoundError{Path: "/x"}), 3, "check the path, and that .dockerignore does not exclude it"},
+		{"unknown_owner", step(&fileop.UnknownOwnerError{Kind: "user", Name: "x", File: "/etc/passwd"}), 3, ""},
+		{"base_without_platform", inFile(&registry.PlatformError{}), 3, ""},
+		{"base_not_found", inFile(registry.ErrNotFound), 3, "check the image's name and tag"},
+		{"context", &local.ContextError{Name: "context", Err: cause}, 3, ""},
+
+		{"denied", registry.ErrDenied, 4, ""},
+		{"denied_base", inFile(registry.ErrDenied), 4, ""},
+		{"denied_tag", &merge.TagError{Tag: "x", Err: registry.ErrDenied}, 4, ""},
+		{"unavailable", registry.ErrUnavailable, 5, ""},
+		{"unavailable_base", inFile(registry.ErrUnavailable), 5, ""},
+		{"unavailable_tag", &merge.TagError{Tag: "x", Err: registry.ErrUnavailable}, 5, ""},
+
+		{"environment", &sandbox.UnsupportedError{What: "x", Fix: "y"}, 6, ""},
+		{"no_emulation", step(&sandbox.UnsupportedError{What: "x", Fix: "y"}), 6, ""},
+
+		{"verification", &merge.VerifyError{Problems: []string{"x"}}, 7, ""},
+		{"interrupted", errInterrupted, 130, ""},
+		{"interrupted_step", step(errInterrupted), 130, ""},
+		{"interrupted_wins", errors.Join(step(&sandbox.ExitError{Code: 143}), errInterrupted), 130, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			for _, err := range []error{
+				tc.err,
+				fmt.Errorf("outer: %w", tc.err),
+				&redactedError{err: tc.err, text: tc.err.Error()},
+			} {
+				var stderr bytes.Buffer
+				assert.Check(t, is.Equal(report(World{Stderr: &stderr}, err), tc.code))
+				want := "error: " + err.Error()
+				if tc.hint != "" {
+					want += ": " + tc.hint
+				}
+				assert.Check(t, is.Equal(stderr.String(), want+"\n"))
+			}
+		})
+	}
+}
+
+func TestReport_prints(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		err  error
+		code int
+		want string
+	}{
+		{"nothing_without_error", nil, 0, ""},
+		{"nothing_for_the_child", exitError(3), 3, ""},
+		{"nothing_for_a_child_that_succeeded", fmt.Errorf("entering: %w", exitError(0)), 0, ""},
+		{"excerpt_before_the_error", fmt.Errorf("loading: %w", &frontend.Error{File: "D", Line: 1, Excerpt: "   1 | X\n     | ^\n", Err: errors.New("bad")}), 3, "   1 | X\n     | ^\nerror: loading: D:1: bad\n"},
+		{"redacted_text", &redactedError{err: step("secret"), text: "***"}, 1, "error: ***: see its output above\n"},
+		{"no_newline_of_the_error", errors.New("bad\n"), 1, "error: bad\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var stderr bytes.Buffer
+			assert.Check(t, is.Equal(report(World{Stderr: &stderr}, tc.err), tc.code))
+			assert.Check(t, is.Equal(stderr.String(), tc.want))
+		})
+	}
+}
+
+func step(name string) error {
+	return &engine.StepError{Name: name, Err: &sandbox.ExitError{Code: 1}}
+}
+
+// The codes are a contract.
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	got := []int{exitOK, exitStep, exitUsage, exitDockerfile, exitDenied, exitUnavailable, exitEnvironment, exitVerify, exitCancelled}
+	assert.Check(t, is.DeepEqual(got, []int{0, 1, 2, 3, 4, 5, 6, 7, 130}))
+}
