@@ -11,5 +11,5 @@ import (
 
 func main() {
 	namespaces.Child()
-	os.Exit(cli.Main(os.Args[1:], cli.World{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}))
+	os.Exit(cli.Main(os.Args, cli.World{Stdout: os.Stdout, Stderr: os.Stderr, LookupEnv: os.LookupEnv}))
 }

@@ -42,7 +42,7 @@ type Options struct {
 	// PublishIndex makes an index even of a single image.
 	PublishIndex bool
 	// Annotations are key=value, with a prefix for other places than the
-	// default one: the manifest of a single image, the index of several.
+	// manifests of the images.
 	Annotations []string
 	OCIMode     string
 

@@ -63,6 +63,15 @@ func Open(location string) (*Context, error) {
 	return &Context{root: root, dir: f, path: path}, nil
 }
 
+// Dir is the directory of a context that is one, and empty for others.
+func Dir(location string) string {
+	dir, err := localPath(location)
+	if err != nil {
+		return ""
+	}
+	return dir
+}
+
 func localPath(path string) (string, error) {
 	if path == "" {
 		return "", errors.New("no context given: name a directory, \".\" for the current one")

@@ -47,10 +47,12 @@ type buildCommand struct {
 	OCILayoutPath    string        `name:"oci-layout-path" help:"Directory for an OCI image layout of the result."`
 	TarPath          string        `help:"File for a tar of the result, which docker load reads, too."`
 
-	DigestsTo    string `help:"Directory for digest records, one a platform."`
-	Key          string `help:"Names what is built in the records; the matrix gives it."`
-	DigestFile   string `help:"File for the digest of what was built."`
-	MetadataFile string `help:"File for a JSON description of what was built."`
+	DigestsTo         string `help:"Directory for digest records, one a platform."`
+	Key               string `help:"Names what is built in the records; the matrix gives it."`
+	NameDigestFile    string `name:"image-name-with-digest-file" help:"File for REPO@DIGEST, a line for each name."`
+	NameTagDigestFile string `name:"image-name-tag-with-digest-file" help:"File for REPO:TAG@DIGEST, a line for each name."`
+	DigestFile        string `help:"File for the digest of what was built."`
+	MetadataFile      string `help:"File for a JSON description of what was built."`
 
 	registryFlags
 	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`
@@ -81,6 +83,7 @@ func (f registryFlags) retry() build.Retry {
 	}
 }
 
+// client is for one command's requests.
 func (f registryFlags) client(w *World) (*registry.Client, error) {
 	if f.PushRetry < 0 || f.PushRetryInitialDelay < 0 || f.PushRetryMaxDelay < 0 {
 		return nil, usagef("--push-retry, --push-retry-initial-delay and --push-retry-max-delay cannot be negative")
@@ -97,7 +100,7 @@ func (f registryFlags) client(w *World) (*registry.Client, error) {
 // Run builds. It starts this program again in an isolated process first, so
 // that nothing is left when it ends.
 func (c *buildCommand) Run(ctx context.Context, w *World) error {
-	o, err := c.options(w.Getenv)
+	o, err := c.options(w)
 	if err != nil {
 		return err
 	}
@@ -108,7 +111,7 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return err
 	}
-	secrets, err := local.ReadSecrets(o.Secrets, w.Getenv)
+	secrets, err := local.ReadSecrets(o.Secrets, w.LookupEnv)
 	if err != nil {
 		return err
 	}
@@ -119,7 +122,7 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	emulator := emulation.New(w.Getenv)
 	driver := &local.Driver{
 		Isolation: withNamespaces{emulator}, Registry: client, Progress: display, Secrets: secrets,
-		Emulation: emulator.Require, Getenv: w.Getenv, Now: time.Now,
+		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now,
 	}
 	result, err := driver.Build(ctx, o)
 	if err == nil {
@@ -154,31 +157,36 @@ func printResult(w *World, r *local.Result) error {
 	return nil
 }
 
-func (c *buildCommand) options(getenv func(string) string) (build.Options, error) {
+func (c *buildCommand) options(w *World) (build.Options, error) {
 	o := build.Options{
 		Context: c.Context, Dockerfile: c.Dockerfile, Platforms: splitList(c.Platform), Target: c.Target,
 		Destinations: splitList(c.Destination), Image: c.Image, PushByDigest: c.PushByDigest,
 		NoPush: c.NoPush || !c.Push, PublishIndex: c.PublishIndex, OCIMode: c.OCIMode,
-		Annotations: splitLines(c.Annotation), AddHosts: splitLines(c.AddHost),
+		Annotations: c.Annotation, AddHosts: c.AddHost,
 		NoCache: c.NoCache, NoCacheFilter: splitList(c.NoCacheFilter), Reproducible: c.Reproducible,
 		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,
 		Compression: c.Compression, CompressionLevel: c.CompressionLevel, OCILayout: c.OCILayoutPath, Tar: c.TarPath,
+		NameDigestFile: c.NameDigestFile, NameTagDigestFile: c.NameTagDigestFile,
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, MetadataFile: c.MetadataFile,
 		InsecureRegistries: splitList(c.InsecureRegistry), PushRetry: c.retry(),
 		StateDir: c.StateDir, Parallel: c.Parallel, Timeout: c.Timeout,
+	}
+	for _, h := range o.AddHosts {
+		if !strings.ContainsAny(h, ":=") {
+			return o, usagef("--add-host %q: want HOST:IP", h)
+		}
 	}
 	if c.Parallel < 0 || c.Timeout < 0 {
 		return o, usagef("--parallel and --timeout cannot be negative")
 	}
 	if o.StateDir == "" {
-		o.StateDir = stateDir(getenv)
+		o.StateDir = stateDir(w.Getenv)
 	}
 	var err error
 	if o.StateDir, err = filepath.Abs(o.StateDir); err != nil {
 		return o, fmt.Errorf("--state-dir: %w", err)
 	}
-	environment := func(name string) (string, bool) { v := getenv(name); return v, v != "" }
-	if o.BuildArgs, err = pairs("build-arg", c.BuildArg, environment); err != nil {
+	if o.BuildArgs, err = pairs("build-arg", c.BuildArg, w.LookupEnv); err != nil {
 		return o, err
 	}
 	if o.Labels, err = pairs("label", c.Label, nil); err != nil {
@@ -187,14 +195,14 @@ func (c *buildCommand) options(getenv func(string) string) (build.Options, error
 	if o.BuildContexts, err = pairs("build-context", c.BuildContext, nil); err != nil {
 		return o, err
 	}
-	for _, s := range splitLines(c.Secret) {
+	for _, s := range c.Secret {
 		secret, err := parseSecret(s)
 		if err != nil {
 			return o, err
 		}
 		o.Secrets = append(o.Secrets, secret)
 	}
-	return o, sourceDateEpoch(&o, getenv)
+	return o, sourceDateEpoch(&o, w.Getenv)
 }
 
 // sourceDateEpoch reads SOURCE_DATE_EPOCH as buildx does: from the build
@@ -203,15 +211,17 @@ func sourceDateEpoch(o *build.Options, getenv func(string) string) error {
 	const name = "SOURCE_DATE_EPOCH"
 	v, ok := o.BuildArgs[name]
 	if !ok {
-		if v = getenv(name); v == "" {
-			return nil
+		if v = getenv(name); v != "" {
+			o.BuildArgs[name] = v
 		}
-		o.BuildArgs[name] = v
+	}
+	if v == "" {
+		return nil
 	}
 	seconds, err := strconv.ParseInt(v, 10, 64)
 	if err != nil {
 		// The front end knows more forms: "context", a stage.
-		if ok && v != "" {
+		if ok {
 			return nil
 		}
 		return usagef("%s=%q: want seconds since 1970", name, v)
@@ -224,6 +234,7 @@ func sourceDateEpoch(o *build.Options, getenv func(string) string) error {
 // the ID names a variable.
 func parseSecret(s string) (build.Secret, error) {
 	var out build.Secret
+	kind := ""
 	for part := range strings.SplitSeq(s, ",") {
 		name, value, _ := strings.Cut(part, "=")
 		switch name {
@@ -234,13 +245,16 @@ func parseSecret(s string) (build.Secret, error) {
 		case "env":
 			out.Env = value
 		case "type":
-			if value != "file" && value != "env" {
+			if kind = value; kind != "file" && kind != "env" {
 				return out, usagef("--secret: type %q is unknown: use file or env", value)
 			}
 		default:
 			// The value is not printed: it may be the secret itself.
 			return out, usagef("--secret: want id=NAME,src=FILE or id=NAME,env=VARIABLE")
 		}
+	}
+	if kind == "env" && out.Env == "" {
+		out.Env, out.File = out.File, "" // buildx's spelling
 	}
 	switch {
 	case out.ID == "":

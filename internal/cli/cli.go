@@ -26,7 +26,13 @@ var Version = "dev"
 // World is what a command may touch outside of itself.
 type World struct {
 	Stdout, Stderr io.Writer
-	Getenv         func(string) string
+	LookupEnv      func(string) (string, bool)
+}
+
+// Getenv is a variable's value, empty when it is not set.
+func (w World) Getenv(name string) string {
+	v, _ := w.LookupEnv(name)
+	return v
 }
 
 // grammar is the whole command line.
@@ -37,11 +43,15 @@ type grammar struct {
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
-// Main runs the command line and returns the exit code.
+// Main runs the command line, args[0] being the program's name, and returns the
+// exit code. Called as executor it takes kaniko's flags.
 func Main(args []string, w World) int {
 	ctx, stop := notify()
 	defer stop()
-	return run(ctx, args, w)
+	if filepath.Base(args[0]) == executorName {
+		return runExecutor(ctx, args[1:], w)
+	}
+	return run(ctx, args[1:], w)
 }
 
 // errInterrupted is the cause of a cancelled build.
@@ -52,7 +62,7 @@ var errInterrupted = errors.New("cancelled by a signal")
 func notify() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		if _, ok := <-signals; ok {
 			signal.Stop(signals)
@@ -83,7 +93,11 @@ func run(ctx context.Context, args []string, w World) int {
 	if err != nil {
 		return report(w, fmt.Errorf("setting up the command line: %w", err))
 	}
-	kctx, err := parser.Parse(expand(args))
+	args, err = expand(args)
+	if err != nil {
+		return report(w, err)
+	}
+	kctx, err := parser.Parse(args)
 	switch {
 	case exited >= 0: // --help
 		return exited
@@ -95,19 +109,30 @@ func run(ctx context.Context, args []string, w World) int {
 
 // expand makes the plural aliases of build-push-action the flags they stand
 // for.
-func expand(args []string) []string {
+func expand(args []string) ([]string, error) {
 	out := make([]string, len(args))
+	spelled := map[string]string{}
 	for i, a := range args {
 		out[i] = a
 		name, value, hasValue := strings.Cut(a, "=")
-		if singular, ok := aliases[name]; ok {
-			out[i] = singular
-			if hasValue {
-				out[i] += "=" + value
-			}
+		if !strings.HasPrefix(name, "--") {
+			continue
+		}
+		flag, alias := aliases[name]
+		if !alias {
+			flag = name
+		}
+		if other, ok := spelled[flag]; ok && other != name {
+			return nil, usagef("%s and %s are the same flag: use one of them", other, name)
+		}
+		spelled[flag] = name
+		if alias && hasValue {
+			out[i] = flag + "=" + value
+		} else if alias {
+			out[i] = flag
 		}
 	}
-	return out
+	return out, nil
 }
 
 var aliases = map[string]string{

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -11,8 +10,6 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-
-	"github.com/org/kaniko-multiarch/internal/build"
 )
 
 // executorName is the name under which the program takes kaniko's flags.
@@ -45,12 +42,12 @@ type executorCommand struct {
 	Force            bool
 	ForceBuildMeta   bool `name:"force-build-metadata"`
 	IgnorePath       []string
-	IgnoreVarRun     bool   `default:"true"`
-	ImageFormat      string `enum:"oci,docker," default:""`
-	FSExtractRetry   int    `name:"image-fs-extract-retry"`
-	DownloadRetry    int    `name:"image-download-retry"`
-	NameTagDigest    string `name:"image-name-tag-with-digest-file"`
-	NameDigest       string `name:"image-name-with-digest-file"`
+	IgnoreVarRun     bool     `default:"true"`
+	ImageFormat      string   `enum:"oci,docker," default:""`
+	FSExtractRetry   int      `name:"image-fs-extract-retry"`
+	DownloadRetry    int      `name:"image-download-retry"`
+	NameTagDigest    string   `name:"image-name-tag-with-digest-file"`
+	NameDigest       string   `name:"image-name-with-digest-file"`
 	InsecureRegistry []string `sep:"none"`
 	Insecure         bool
 	InsecurePull     bool
@@ -279,5 +276,3 @@ func (c *executorCommand) merge() *mergeCommand {
 		IndexAnnotations: c.IndexAnnotations, OCIMode: c.OCIMode, DryRun: c.NoPush, registryFlags: c.registry(),
 	}
 }
-
-var errNoStep = errors.New("no step failed")

@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/fileop"
@@ -89,10 +89,16 @@ func classify(err error) (code int, hint string) {
 		secret    *engine.SecretError
 		place     *local.ContextError
 		file      *frontend.Error
+		source    *engine.SourceError
+		late      *local.TimeoutError
 	)
 	switch {
 	case errors.Is(err, errInterrupted):
 		return exitCancelled, ""
+	case errors.As(err, &late):
+		return exitStep, ""
+	case errors.Is(err, buildcontext.ErrUnsupported):
+		return exitUsage, ""
 	case errors.As(err, &badFlag), errors.As(err, &badInput), errors.As(err, &badMerge), errors.As(err, &secret):
 		return exitUsage, ""
 	case errors.As(err, &verify):
@@ -107,14 +113,21 @@ func classify(err error) (code int, hint string) {
 		return exitEnvironment, ""
 	case errors.As(err, &missing):
 		return exitDockerfile, "check the path, and that .dockerignore does not exclude it"
-	case errors.As(err, &platforms), errors.As(err, &owner), errors.As(err, &place):
+	case errors.As(err, &platforms), errors.As(err, &owner), errors.As(err, &place), errors.As(err, &source):
 		return exitDockerfile, ""
 	case errors.Is(err, registry.ErrNotFound):
 		return exitDockerfile, "check the image's name and tag"
 	case errors.As(err, &file):
 		return exitDockerfile, ""
-	case errors.Is(err, context.DeadlineExceeded):
-		return exitStep, ""
 	}
 	return exitStep, ""
+}
+
+// stepCode is the exit code of the step that failed.
+func stepCode(err error) (code int, ok bool) {
+	var exit *sandbox.ExitError
+	if errors.As(err, &exit) {
+		return exit.Code, true
+	}
+	return 0, false
 }

@@ -14,6 +14,11 @@ type variables map[string]string
 
 func (v variables) get(name string) string { return v[name] }
 
+func (v variables) lookup(name string) (string, bool) {
+	value, ok := v[name]
+	return value, ok
+}
+
 // parser reads a command line as run does, but runs nothing.
 func parser(t *testing.T, env variables) (*grammar, *kong.Kong) {
 	t.Helper()
@@ -31,7 +36,11 @@ func parser(t *testing.T, env variables) (*grammar, *kong.Kong) {
 func parse(t *testing.T, env variables, args ...string) (*grammar, error) {
 	t.Helper()
 	g, k := parser(t, env)
-	_, err := k.Parse(expand(args))
+	args, err := expand(args)
+	if err != nil {
+		return g, err
+	}
+	_, err = k.Parse(args)
 	return g, err
 }
 
@@ -43,7 +52,7 @@ type outcome struct {
 func runWith(t *testing.T, env variables, args ...string) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code := run(t.Context(), args, World{Stdout: &stdout, Stderr: &stderr, Getenv: env.get})
+	code := run(t.Context(), args, World{Stdout: &stdout, Stderr: &stderr, LookupEnv: env.lookup})
 	return outcome{code, stdout.String(), stderr.String()}
 }
 

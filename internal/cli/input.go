@@ -40,7 +40,7 @@ func inputs(getenv func(string) string) kong.ResolverFunc {
 				continue
 			}
 			if flag.IsSlice() {
-				return []any{value}, nil
+				return lines(value), nil
 			}
 			return value, nil
 		}
@@ -84,16 +84,23 @@ func (strictBool) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	return fmt.Errorf("%q is not a boolean: use true or false", fmt.Sprint(token.Value))
 }
 
-// splitList splits values at newlines and commas.
-func splitList(values []string) []string { return split(values, "\n,") }
+// lines are the values of a list in one variable, one a line.
+func lines(value string) []any {
+	var out []any
+	for line := range strings.Lines(value) {
+		if line = strings.TrimSpace(line); line != "" {
+			out = append(out, line)
+		}
+	}
+	return out
+}
 
-// splitLines splits values at newlines: they may contain commas.
-func splitLines(values []string) []string { return split(values, "\n") }
-
-func split(values []string, separators string) []string {
+// splitList splits values at newlines and commas. Lists whose values may hold
+// those are taken as they are.
+func splitList(values []string) []string {
 	var out []string
 	for _, v := range values {
-		for _, part := range strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
+		for _, part := range strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune("\r\n,", r) }) {
 			if part = strings.TrimSpace(part); part != "" {
 				out = append(out, part)
 			}
@@ -102,11 +109,11 @@ func split(values []string, separators string) []string {
 	return out
 }
 
-// pairs reads NAME=VALUE lines. bare gives the value of a NAME alone; nil makes
+// pairs reads NAME=VALUE. bare gives the value of a NAME alone; nil makes
 // that an error.
 func pairs(flag string, values []string, bare func(string) (string, bool)) (map[string]string, error) {
 	out := map[string]string{}
-	for _, line := range splitLines(values) {
+	for _, line := range values {
 		name, value, ok := strings.Cut(line, "=")
 		if name == "" {
 			return nil, usagef("--%s %q: want NAME=VALUE", flag, line)

@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -11,6 +15,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/platform"
+	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/matrix"
 )
 
@@ -35,7 +40,7 @@ func (c *matrixCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return usagef("--platform: %w", err)
 	}
-	runners, err := matrix.ParseRunners(strings.Join(splitLines(c.Runner), "\n"))
+	runners, err := matrix.ParseRunners(strings.Join(c.Runner, "\n"))
 	if err != nil {
 		return usagef("--runner: %w", err)
 	}
@@ -43,28 +48,36 @@ func (c *matrixCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return err
 	}
-	args, err := pairs("build-arg", c.BuildArg, nil)
+	args, err := pairs("build-arg", c.BuildArg, w.LookupEnv)
 	if err != nil {
 		return err
 	}
 	runs := local.RunsOn(ctx, client, build.Options{Context: c.Context, Dockerfile: c.Dockerfile, Target: c.Target, BuildArgs: args})
+	var failed error
 	plan, err := matrix.New(matrix.Options{
 		Images: []matrix.Image{{
 			Image: c.Image, Tags: splitList(c.Destination), Target: c.Target, Dockerfile: c.Dockerfile, Context: c.Context,
-			BuildArgs: splitLines(c.BuildArg), Key: c.Key, Platforms: platforms,
+			BuildArgs: resolved(args), Key: c.Key, Platforms: platforms,
 			RunsOnTarget: func(p ocispecs.Platform) (bool, error) {
 				does, err := runs(p)
-				if err != nil {
-					// A matrix is often made where there is no login yet. An
-					// emulator too many costs time, one too few the build.
+				if err != nil && ctx.Err() == nil && mayGuess(err) {
+					// A matrix is often made where there is no login or no
+					// checkout yet. An emulator too many costs time, one too
+					// few the build.
 					fmt.Fprintf(w.Stderr, "notice: assuming that steps run on %s: %v\n", platform.Format(p), err)
 					return true, nil
 				}
-				return does, nil
+				if err != nil {
+					failed = cmp.Or(context.Cause(ctx), err)
+				}
+				return does, err
 			},
 		}},
 		Runners: runners, Defaults: matrix.GitHubRunners(), Kubernetes: c.Kubernetes,
 	})
+	if failed != nil {
+		return failed
+	}
 	if err != nil {
 		return &usage{err}
 	}
@@ -72,4 +85,23 @@ func (c *matrixCommand) Run(ctx context.Context, w *World) error {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(plan)
+}
+
+// mayGuess tells what is not known here from what is wrong.
+func mayGuess(err error) bool {
+	var place *local.ContextError
+	if errors.As(err, &place) {
+		return place.NoDockerfile
+	}
+	return errors.Is(err, registry.ErrDenied) || errors.Is(err, registry.ErrUnavailable) || errors.Is(err, registry.ErrNotFound)
+}
+
+// resolved are build arguments as NAME=VALUE, sorted: a NAME alone counts with
+// the value that it has here.
+func resolved(args map[string]string) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(args)) {
+		out = append(out, name+"="+args[name])
+	}
+	return out
 }

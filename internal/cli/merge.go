@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
 
+	"github.com/org/kaniko-multiarch/internal/output"
 	"github.com/org/kaniko-multiarch/internal/platform"
 	"github.com/org/kaniko-multiarch/internal/record"
 	"github.com/org/kaniko-multiarch/merge"
@@ -20,7 +20,7 @@ type mergeCommand struct {
 	Annotation       []string `sep:"none" help:"[PLACE:]NAME=VALUE; PLACE is index (the default) or manifest-descriptor[PLATFORM]."`
 	IndexAnnotations []string `sep:"none" help:"NAME=VALUE of annotations of the index."`
 	OCIMode          string   `name:"oci-mode" enum:"auto,oci,docker" default:"auto" help:"Media types: auto follows the images, oci converts, docker makes a manifest list."`
-	Push             string   `help:"true: fail when images were not pushed; false is --dry-run."`
+	Push             *bool    `help:"true: fail when images were not pushed; false is --dry-run."`
 	DryRun           bool     `help:"Verify and print the index, touch nothing."`
 	Report           string   `help:"File for a JSON report."`
 	registryFlags
@@ -32,16 +32,7 @@ func (c *mergeCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return usagef("--platform: %w", err)
 	}
-	explicit, dry := false, c.DryRun
-	switch c.Push {
-	case "":
-	case "true", "True", "TRUE":
-		explicit = true
-	case "false", "False", "FALSE":
-		dry = true
-	default:
-		return usagef("--push: %q is not a boolean: use true or false", c.Push)
-	}
+	explicit, dry := c.Push != nil && *c.Push, c.DryRun || c.Push != nil && !*c.Push
 	found, err := record.Read(splitList(c.DigestsFrom)...)
 	if err != nil {
 		return usagef("--digests-from: %w", err)
@@ -50,8 +41,8 @@ func (c *mergeCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return err
 	}
-	annotations := splitLines(c.Annotation)
-	for _, a := range splitLines(c.IndexAnnotations) {
+	annotations := c.Annotation
+	for _, a := range c.IndexAnnotations {
 		annotations = append(annotations, "index:"+strings.TrimPrefix(a, "index:"))
 	}
 	result, err := merge.Run(ctx, client, merge.Options{
@@ -73,7 +64,7 @@ func (c *mergeCommand) Run(ctx context.Context, w *World) error {
 	}
 	data = append(data, '\n')
 	if c.Report != "" {
-		if err := os.WriteFile(c.Report, data, 0o644); err != nil {
+		if err := output.WriteFile(c.Report, data); err != nil {
 			return fmt.Errorf("--report: %w", err)
 		}
 	}

@@ -118,6 +118,7 @@ func (b *build) run(ctx context.Context) error {
 	}
 	err := steps.Wait()
 	if err := errors.Join(err, b.background.Wait()); err != nil {
+		b.Progress.Done(exportID, false, context.Canceled)
 		return context.Cause(ctx)
 	}
 	return b.export(ctx)

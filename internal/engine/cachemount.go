@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,24 +18,50 @@ import (
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 )
 
-// cache gives the step a directory that outlives the build. It is one of
-// several for a key when steps that do not share want one at the same time.
-func (r *execRun) cache(ctx context.Context, m graph.Mount) error {
+// cacheKey identifies the directory of a cache mount.
+func (r *execRun) cacheKey(m graph.Mount) string {
 	key := "mount\x00" + m.Cache.ID
 	if m.Input != graph.None {
 		in := r.vertex.Inputs[m.Input]
 		key += fmt.Sprintf("\x00%s\x00%d\x00%s", in.Vertex.Digest, in.Output, m.Selector)
 	}
-	dir, err := r.Store.CacheDir(key)
-	if err != nil {
-		return err
+	return key
+}
+
+// lockCaches locks the caches of all mounts: each once, however many mounts
+// show it, and in one order, so that no two steps wait for each other.
+func (r *execRun) lockCaches(ctx context.Context) error {
+	wanted := map[string]graph.Cache{}
+	for _, m := range r.op.Mounts {
+		if m.Type != graph.MountCache {
+			continue
+		}
+		key := r.cacheKey(m)
+		c, ok := wanted[key]
+		if !ok || m.Cache.Sharing > c.Sharing {
+			c = m.Cache
+		}
+		wanted[key] = c
 	}
-	slot, unlock, err := lockSlot(ctx, dir, m.Cache.Sharing)
-	if err != nil {
-		return fmt.Errorf("locking cache %q: %w", m.Cache.ID, err)
+	for _, key := range slices.Sorted(maps.Keys(wanted)) {
+		dir, err := r.Store.CacheDir(key)
+		if err != nil {
+			return err
+		}
+		slot, unlock, err := lockSlot(ctx, dir, wanted[key].Sharing)
+		if err != nil {
+			return fmt.Errorf("locking cache %q: %w", wanted[key].ID, err)
+		}
+		r.closers = append(r.closers, unlock)
+		r.slots[key] = slot
 	}
-	r.closers = append(r.closers, unlock)
-	data, err := r.cacheData(ctx, slot, m)
+	return nil
+}
+
+// cache gives the step a directory that outlives the build. It is one of
+// several for a key when steps that do not share want one at the same time.
+func (r *execRun) cache(ctx context.Context, m graph.Mount) error {
+	data, err := r.cacheData(ctx, r.slots[r.cacheKey(m)], m)
 	if err != nil {
 		return fmt.Errorf("preparing cache %q: %w", m.Cache.ID, err)
 	}

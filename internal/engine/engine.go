@@ -140,6 +140,13 @@ func (e *StepError) Error() string {
 
 func (e *StepError) Unwrap() error { return e.Err }
 
+// SourceError is something that a Dockerfile names and that is not there, or is
+// not what it should be.
+type SourceError struct{ Err error }
+
+func (e *SourceError) Error() string { return e.Err.Error() }
+func (e *SourceError) Unwrap() error { return e.Err }
+
 // Build runs the graph and returns its images in the graph's order. An error of
 // a vertex is a *StepError.
 func (e *Engine) Build(ctx context.Context, g *graph.Graph) ([]*Image, error) {

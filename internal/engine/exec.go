@@ -25,11 +25,13 @@ type execRun struct {
 	// works are the writable trees by mount index; the rest are to release.
 	works   map[int]rootfs.Work
 	closers []func() error
+	// slots are the locked directories of the cache mounts by their key.
+	slots   map[string]string
 	process sandbox.Process
 }
 
 func (b *build) exec(ctx context.Context, v *graph.Vertex, op *graph.Exec) (_ []tree, err error) {
-	r := &execRun{build: b, vertex: v, op: op, works: map[int]rootfs.Work{}}
+	r := &execRun{build: b, vertex: v, op: op, works: map[int]rootfs.Work{}, slots: map[string]string{}}
 	defer func() { err = errors.Join(err, r.release()) }()
 	stdout, stderr := b.Progress.Log(v.Digest, 1), b.Progress.Log(v.Digest, 2)
 	r.process = sandbox.Process{
@@ -42,10 +44,11 @@ func (b *build) exec(ctx context.Context, v *graph.Vertex, op *graph.Exec) (_ []
 		Stdout:      stdout,
 		Stderr:      stderr,
 	}
-	if err := r.limits(); err != nil {
+	r.limits()
+	if err := r.secretEnv(); err != nil {
 		return nil, err
 	}
-	if err := r.secretEnv(); err != nil {
+	if err := r.lockCaches(ctx); err != nil {
 		return nil, err
 	}
 	for i, m := range op.Mounts {
@@ -63,11 +66,8 @@ func (b *build) exec(ctx context.Context, v *graph.Vertex, op *graph.Exec) (_ []
 	return r.commit(ctx)
 }
 
-func (r *execRun) limits() error {
+func (r *execRun) limits() {
 	op := r.op
-	if op.Insecure {
-		return errors.New("RUN --security=insecure is not supported: remove it, a step here has the default capabilities")
-	}
 	if op.Network == graph.NetworkNone {
 		r.process.Network = sandbox.NetworkNone
 	}
@@ -77,7 +77,6 @@ func (r *execRun) limits() error {
 	for _, u := range op.Ulimits {
 		r.process.Ulimits = append(r.process.Ulimits, sandbox.Ulimit(u))
 	}
-	return nil
 }
 
 func (r *execRun) secretEnv() error {
@@ -113,10 +112,7 @@ func (r *execRun) mount(ctx context.Context, i int, m graph.Mount) error {
 	case graph.MountSecret:
 		return r.secret(m)
 	case graph.MountSSH:
-		if m.Secret.Optional {
-			return nil
-		}
-		return errors.New("RUN --mount=type=ssh is not supported: pass the key with --secret and RUN --mount=type=secret")
+		return nil // the front end lets optional ones through only
 	}
 	return fmt.Errorf("mount type %d is not supported", m.Type)
 }

@@ -101,7 +101,7 @@ func (b *build) download(ctx context.Context, dir string, v *graph.Vertex, op *g
 // check reads f from its start and compares its digest.
 func check(f *os.File, op *graph.HTTPSource) error {
 	if err := op.Checksum.Validate(); err != nil {
-		return fmt.Errorf("checksum %q: %w", op.Checksum, err)
+		return &SourceError{fmt.Errorf("checksum %q: %w", op.Checksum, err)}
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -111,7 +111,7 @@ func check(f *os.File, op *graph.HTTPSource) error {
 		return err
 	}
 	if got != op.Checksum {
-		return fmt.Errorf("%s has digest %s, want %s", op.URL, got, op.Checksum)
+		return &SourceError{fmt.Errorf("%s has digest %s, want %s", op.URL, got, op.Checksum)}
 	}
 	return nil
 }

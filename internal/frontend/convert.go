@@ -78,6 +78,10 @@ func (d *definition) vertex(id string) (*graph.Vertex, error) {
 			return nil, err
 		}
 		v.Inputs = append(v.Inputs, e)
+		if e.Vertex.Location.Start == 0 {
+			// A source belongs to the first line that wants it.
+			e.Vertex.Location = v.Location
+		}
 	}
 	var err error
 	if v.Op, err = convertOp(op); err != nil {

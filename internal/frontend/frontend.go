@@ -158,7 +158,9 @@ func (o *Options) attributes() map[string]string {
 			attrs["context:"+contextName(name)] = "local:" + name
 		}
 	}
-	if o.NoCache || len(o.NoCacheFilter) > 0 {
+	if o.NoCache {
+		attrs["no-cache"] = "" // of all stages
+	} else if len(o.NoCacheFilter) > 0 {
 		attrs["no-cache"] = strings.Join(o.NoCacheFilter, ",")
 	}
 	if len(o.AddHosts) > 0 {

@@ -47,7 +47,6 @@ type Exec struct {
 	ExtraHosts []HostIP
 	Ulimits    []Ulimit
 	Network    Network
-	Insecure   bool
 	Mounts     []Mount
 	SecretEnv  []SecretEnv
 	// RemoveStubs removes the directories made for mount points, too, not just

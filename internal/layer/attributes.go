@@ -20,15 +20,17 @@ type attributes struct {
 	bestEffort bool
 }
 
-func (u *unpacker) attributes(hdr *tar.Header) attributes {
+func (u *unpacker) attributes(hdr *tar.Header) attributes { return attributesOf(hdr, u.opts) }
+
+func attributesOf(hdr *tar.Header, opts UnpackOptions) attributes {
 	a := attributes{
 		uid:        hdr.Uid,
 		gid:        hdr.Gid,
 		mode:       uint32(hdr.Mode) & 0o7777,
-		bestEffort: u.opts.BestEffortXattrs,
+		bestEffort: opts.BestEffortXattrs,
 	}
-	if u.opts.Chown != nil {
-		a.uid, a.gid = u.opts.Chown.UID, u.opts.Chown.GID
+	if opts.Chown != nil {
+		a.uid, a.gid = opts.Chown.UID, opts.Chown.GID
 	}
 	a.mtime.Sec, a.mtime.Nsec = hdr.ModTime.Unix(), int64(hdr.ModTime.Nanosecond())
 	for record, value := range hdr.PAXRecords {
@@ -36,7 +38,7 @@ func (u *unpacker) attributes(hdr *tar.Header) attributes {
 		if !ok || !carried(attr) {
 			continue
 		}
-		if attr, ok = renamed(attr, u.opts.Xattr); !ok {
+		if attr, ok = renamed(attr, opts.Xattr); !ok {
 			continue
 		}
 		if a.xattrs == nil {

@@ -125,13 +125,13 @@ func (u *unpacker) link(dir *directory, name, target string) error {
 func (u *unpacker) regular(dir *directory, name string, size int64, attrs attributes) error {
 	var fd int
 	err := u.place(dir, name, func() (err error) {
-		fd, err = unix.Openat(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err = createFile(dir.fd, name)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	err = u.content(fd, size)
+	err = u.copy.content(u.ctx, fd, u.tar, size)
 	if cerr := unix.Close(fd); err == nil {
 		err = cerr
 	}
@@ -141,21 +141,30 @@ func (u *unpacker) regular(dir *directory, name string, size int64, attrs attrib
 	return attrs.set(dir.fd, name, true)
 }
 
+func createFile(dir int, name string) (int, error) {
+	return unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+}
+
 // chunk is the unit of copying, and the least run of zeros that becomes a hole.
 const chunk = 64 << 10
 
-// content copies the current entry into a new file. Runs of zeros become holes:
-// a log of logins that is 100 GiB long on paper must not fill the disk.
-func (u *unpacker) content(fd int, size int64) error {
+// copier is what copying files needs. It is for one goroutine at a time.
+type copier struct{ buf, zeros []byte }
+
+func newCopier() copier { return copier{make([]byte, chunk), make([]byte, chunk)} }
+
+// content copies size bytes of r into a new file. Runs of zeros become holes: a
+// log of logins that is 100 GiB long on paper must not fill the disk.
+func (c copier) content(ctx context.Context, fd int, r io.Reader, size int64) error {
 	for off := int64(0); off < size; {
-		if err := context.Cause(u.ctx); err != nil {
+		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		data := u.buf[:min(size-off, chunk)]
-		if _, err := io.ReadFull(u.tar, data); err != nil {
+		data := c.buf[:min(size-off, chunk)]
+		if _, err := io.ReadFull(r, data); err != nil {
 			return fmt.Errorf("reading its content: %w", err)
 		}
-		if !bytes.Equal(data, u.zeros[:len(data)]) {
+		if !bytes.Equal(data, c.zeros[:len(data)]) {
 			if err := pwrite(fd, data, off); err != nil {
 				return err
 			}

@@ -59,13 +59,12 @@ func Unpack(ctx context.Context, r io.Reader, dir string, opts UnpackOptions) er
 	}
 	defer root.Close()
 	u := &unpacker{
-		ctx:   ctx,
-		root:  int(root.Fd()),
-		tar:   tar.NewReader(r),
-		opts:  opts,
-		dirs:  map[string]attributes{},
-		buf:   make([]byte, chunk),
-		zeros: make([]byte, chunk),
+		ctx:  ctx,
+		root: int(root.Fd()),
+		tar:  tar.NewReader(r),
+		opts: opts,
+		dirs: map[string]attributes{},
+		copy: newCopier(),
 	}
 	defer u.forget()
 	for {
@@ -107,7 +106,7 @@ type unpacker struct {
 	dirs      map[string]attributes
 	whiteouts []whiteout
 
-	buf, zeros []byte
+	copy copier
 }
 
 type whiteout struct {
@@ -126,7 +125,11 @@ func (u *unpacker) next(hdr *tar.Header) error {
 	dir, base := path.Split(name)
 	dir = path.Clean(dir)
 	if u.opts.Whiteout != nil {
-		if is, err := u.isWhiteout(dir, base, hdr); is || err != nil {
+		hidden, is, err := whiteoutOf(dir, base)
+		if is && hidden != nil {
+			u.whiteouts = append(u.whiteouts, whiteout{dir, *hidden, hdr.ModTime})
+		}
+		if is || err != nil {
 			return err
 		}
 	}
@@ -137,21 +140,22 @@ func (u *unpacker) next(hdr *tar.Header) error {
 	return u.entry(parent, base, hdr)
 }
 
-// isWhiteout keeps whiteouts for later and drops what aufs left in old images.
-func (u *unpacker) isWhiteout(dir, base string, hdr *tar.Header) (bool, error) {
-	hidden, ok := strings.CutPrefix(base, whiteoutPrefix)
+// whiteoutOf reports whether the name base in dir is a whiteout, and what it
+// hides there: everything when that is "", nothing when it is nil, as for what
+// aufs left in old images.
+func whiteoutOf(dir, base string) (hidden *string, is bool, err error) {
+	name, ok := strings.CutPrefix(base, whiteoutPrefix)
 	switch {
 	case base == opaqueName:
-		hidden = ""
+		name = ""
 	case strings.HasPrefix(base, aufsPrefix) || strings.Contains("/"+dir, "/"+aufsPrefix):
-		return true, nil
+		return nil, true, nil
 	case !ok:
-		return false, nil
-	case hidden == "" || hidden == "." || hidden == "..":
-		return true, errors.New("this whiteout hides no name")
+		return nil, false, nil
+	case name == "" || name == "." || name == "..":
+		return nil, true, errors.New("this whiteout hides no name")
 	}
-	u.whiteouts = append(u.whiteouts, whiteout{dir, hidden, hdr.ModTime})
-	return true, nil
+	return &name, true, nil
 }
 
 func (u *unpacker) whiteout(w whiteout) error {

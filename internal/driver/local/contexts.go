@@ -1,10 +1,14 @@
 package local
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -17,26 +21,28 @@ import (
 
 // contexts are the directories of a build, open.
 type contexts struct {
-	// directory is the main context as the user named it.
-	directory  string
 	open       map[string]*buildcontext.Context
 	images     map[string]string
-	dockerfile *os.Root
-	filename   string
-	display    string
+	dockerfile dockerfile
+	// display is the Dockerfile's name in messages.
+	display string
 }
 
 func openContexts(o build.Options) (_ *contexts, err error) {
-	c := &contexts{directory: o.Context, open: map[string]*buildcontext.Context{}, images: map[string]string{}}
+	c := &contexts{open: map[string]*buildcontext.Context{}, images: map[string]string{}}
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
-	if err := c.add("context", o.Context); err != nil {
+	if err := c.add(mainContext, o.Context); err != nil {
 		return nil, err
 	}
-	for name, value := range o.BuildContexts {
+	for _, name := range slices.Sorted(maps.Keys(o.BuildContexts)) {
+		value := o.BuildContexts[name]
+		if name == mainContext || name == "dockerfile" {
+			return nil, badInput("--build-context %s: the name is taken: use another", name)
+		}
 		if strings.HasPrefix(value, "docker-image://") {
 			c.images[name] = value
 			continue
@@ -47,6 +53,8 @@ func openContexts(o build.Options) (_ *contexts, err error) {
 	}
 	return c, c.openDockerfile(o)
 }
+
+const mainContext = "context"
 
 func (c *contexts) add(name, location string) error {
 	dir, err := buildcontext.Open(location)
@@ -61,10 +69,13 @@ func (c *contexts) add(name, location string) error {
 type ContextError struct {
 	Name string
 	Err  error
+	// NoDockerfile is set when the context is there, but has no Dockerfile and
+	// none was named.
+	NoDockerfile bool
 }
 
 func (e *ContextError) Error() string {
-	if e.Name == "context" {
+	if e.Name == mainContext {
 		return "context: " + e.Err.Error()
 	}
 	return "named context " + e.Name + ": " + e.Err.Error()
@@ -76,54 +87,54 @@ func (e *ContextError) Unwrap() error { return e.Err }
 // context.
 func (c *contexts) openDockerfile(o build.Options) error {
 	name := o.Dockerfile
-	inContext := filepath.Join(localDir(o.Context), name)
-	switch {
-	case name == "":
-		name = filepath.Join(localDir(o.Context), "Dockerfile")
-	case filepath.IsAbs(name):
-	default:
-		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
-			if _, err := os.Stat(inContext); err == nil {
-				name = inContext
-			}
-		}
+	inContext := filepath.Join(buildcontext.Dir(o.Context), cmp.Or(name, "Dockerfile"))
+	if name == "" || !filepath.IsAbs(name) && missing(name) && !missing(inContext) {
+		name = inContext
+	}
+	fail := func(format string, args ...any) *ContextError {
+		return &ContextError{Name: mainContext, Err: fmt.Errorf(format, args...)}
 	}
 	info, err := os.Stat(name)
-	if err != nil && o.Dockerfile != "" {
-		return &ContextError{Name: "context", Err: errors.New("there is no Dockerfile " + o.Dockerfile + ", neither in the working directory nor in the context: give its path with --dockerfile")}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && o.Dockerfile != "":
+		return fail("there is no Dockerfile %s, neither in the working directory nor in the context: give its path with --dockerfile", o.Dockerfile)
+	case errors.Is(err, fs.ErrNotExist):
+		err := fail("there is no Dockerfile in %s: give its path with --dockerfile", o.Context)
+		err.NoDockerfile = true
+		return err
+	case err != nil:
+		return fail("the Dockerfile: %w", err)
+	case info.IsDir():
+		return fail("the Dockerfile %s is a directory", name)
 	}
-	if err != nil {
-		return &ContextError{Name: "context", Err: errors.New("there is no Dockerfile in " + o.Context + ": give its path with --dockerfile")}
-	}
-	if info.IsDir() {
-		return &ContextError{Name: "context", Err: errors.New("the Dockerfile " + name + " is a directory")}
-	}
-	if c.dockerfile, err = os.OpenRoot(filepath.Dir(name)); err != nil {
-		return &ContextError{Name: "context", Err: err}
-	}
-	c.filename, c.display = filepath.Base(name), name
+	c.dockerfile, c.display = dockerfile(name), name
 	if o.Dockerfile == "" {
-		c.display = c.filename
+		c.display = filepath.Base(name)
 	}
 	return nil
 }
 
-// localDir is the directory of a context that is one.
-func localDir(location string) string {
-	for _, scheme := range []string{"dir://", "file://"} {
-		if rest, ok := strings.CutPrefix(location, scheme); ok {
-			return rest
-		}
+func missing(name string) bool {
+	_, err := os.Stat(name)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// dockerfile is the path of a Dockerfile, as a file system that has it and its
+// ignore file, wherever links lead.
+type dockerfile string
+
+func (d dockerfile) name() string { return filepath.Base(string(d)) }
+
+func (d dockerfile) Open(name string) (fs.File, error) {
+	if name == d.name() || name == d.name()+".dockerignore" {
+		return os.Open(filepath.Join(filepath.Dir(string(d)), name))
 	}
-	return location
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
 func (c *contexts) close() {
 	for _, dir := range c.open {
 		_ = dir.Close()
-	}
-	if c.dockerfile != nil {
-		_ = c.dockerfile.Close()
 	}
 }
 
@@ -141,7 +152,7 @@ func (c *contexts) frontend(o build.Options, platforms []ocispecs.Platform, imag
 		dirs[name] = dir.FS()
 	}
 	return frontend.Options{
-		Dockerfile: c.dockerfile.FS(), Filename: c.filename, DisplayName: c.display,
+		Dockerfile: c.dockerfile, Filename: c.dockerfile.name(), DisplayName: c.display,
 		Contexts: dirs, NamedImages: c.images, Platforms: platforms,
 		BuildArgs: o.BuildArgs, Labels: o.Labels, Target: o.Target,
 		NoCache: o.NoCache, NoCacheFilter: o.NoCacheFilter, AddHosts: o.AddHosts,

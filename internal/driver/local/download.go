@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
 // downloadTries is how often a download that breaks off is started again.
@@ -55,15 +58,15 @@ func (d *downloader) once(ctx context.Context, address string, f *os.File, repor
 	}
 	resp, err := d.client.Do(req)
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("downloading %s: %w", name, withoutURL(err))
+		return "", time.Time{}, fmt.Errorf("downloading %s: %w: %w", name, registry.ErrUnavailable, withoutURL(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return "", time.Time{}, fmt.Errorf("downloading %s: the server answered %s", name, resp.Status)
+		return "", time.Time{}, &engine.SourceError{Err: fmt.Errorf("downloading %s: the server answered %s: check the URL", name, resp.Status)}
 	}
 	body := &countingReader{r: resp.Body, report: func(n int64) { report(n, max(0, resp.ContentLength)) }}
 	if _, err := io.Copy(f, body); err != nil {
-		return "", time.Time{}, &brokenOffError{fmt.Errorf("downloading %s: %w", name, err)}
+		return "", time.Time{}, &brokenOffError{fmt.Errorf("downloading %s: %w: %w", name, registry.ErrUnavailable, err)}
 	}
 	report(body.n, body.n)
 	modified, _ := http.ParseTime(resp.Header.Get("Last-Modified"))

@@ -9,13 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/ci"
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/frontend"
@@ -39,9 +39,8 @@ type Driver struct {
 	// Emulation returns an error that says the fix when steps of p cannot run
 	// here.
 	Emulation func(p ocispecs.Platform) error
-	Getenv    func(string) string
+	LookupEnv func(string) (string, bool)
 	Now       func() time.Time
-	Log       *slog.Logger
 }
 
 // Isolation is where trees live and processes run. They go together.
@@ -63,6 +62,13 @@ type Result struct {
 	Image string
 }
 
+// TimeoutError is a build that took too long.
+type TimeoutError struct{ Limit time.Duration }
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("the build took longer than --timeout=%s", e.Limit)
+}
+
 // InputError is a mistake in the options.
 type InputError struct{ Err error }
 
@@ -77,9 +83,15 @@ func badInput(format string, args ...any) error {
 func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err error) {
 	if o.Timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("the build took longer than --timeout=%s", o.Timeout))
+		ctx, cancel = context.WithTimeoutCause(ctx, o.Timeout, &TimeoutError{o.Timeout})
 		defer cancel()
 	}
+	defer func() {
+		// Libraries report that they were cancelled, not why.
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			err = cause
+		}
+	}()
 	started := d.Now()
 	platforms, err := parsePlatforms(o.Platforms)
 	if err != nil {
@@ -87,6 +99,12 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	}
 	target, err := parseTarget(o, len(platforms))
 	if err != nil {
+		return nil, err
+	}
+	if err := target.check(platforms, o); err != nil {
+		return nil, err
+	}
+	if err := makeDirs(o); err != nil {
 		return nil, err
 	}
 	compression, err := parseCompression(o)
@@ -156,7 +174,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	if target.none() {
 		result.Image = ""
 	}
-	run := ci.Detect(ctx, d.Getenv, contexts.directory)
+	run := ci.Detect(ctx, d.getenv, buildcontext.Dir(o.Context))
 	for _, img := range built {
 		result.Records = append(result.Records, d.record(o, target, run, img, emulated, d.Now().Sub(started)))
 		result.Rows = append(result.Rows, progress.ImageRow{
@@ -172,6 +190,11 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		return nil, err
 	}
 	return result, d.writeFiles(o, result)
+}
+
+func (d *Driver) getenv(name string) string {
+	v, _ := d.LookupEnv(name)
+	return v
 }
 
 func parsePlatforms(values []string) ([]ocispecs.Platform, error) {

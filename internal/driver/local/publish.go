@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/output"
 	"github.com/org/kaniko-multiarch/internal/record"
 	"github.com/org/kaniko-multiarch/merge"
 )
@@ -53,25 +53,28 @@ func tagError(failed string, moved []string, err error) error {
 	return fmt.Errorf("publishing %s (moved already: %s): %w", failed, strings.Join(moved, ", "), err)
 }
 
+// unnamed is where an index would be that is not pushed: its digest does not
+// depend on its name.
+const unnamed = "localhost/unnamed"
+
 func (d *Driver) publishIndex(ctx context.Context, o build.Options, t *target, r *Result) error {
-	if t.none() {
-		// Without a name there is no place for an index, and no need for one.
-		return nil
-	}
 	opts := merge.Options{
 		OCIMode: merge.Mode(o.OCIMode), Annotations: t.indexAnnotations(), DryRun: o.NoPush, ExplicitPush: !o.NoPush,
 	}
 	for _, rec := range r.Records {
 		opts.Records = append(opts.Records, record.Found{Record: rec})
 	}
+	// The first repository is where the images are, and every one that is named
+	// gets the index, with or without a tag.
+	opts.Destinations = append(opts.Destinations, unnamed)
+	if !t.none() {
+		opts.Destinations[0] = t.repository.Name()
+	}
+	for _, c := range t.copies {
+		opts.Destinations = append(opts.Destinations, c.Name())
+	}
 	for _, tag := range t.tags {
 		opts.Destinations = append(opts.Destinations, tag.String())
-	}
-	if len(t.tags) == 0 {
-		opts.Destinations = append(opts.Destinations, t.repository.Name())
-		for _, c := range t.copies {
-			opts.Destinations = append(opts.Destinations, c.Name())
-		}
 	}
 	report, err := merge.Run(ctx, d.Registry, opts)
 	if err != nil {
@@ -80,7 +83,9 @@ func (d *Driver) publishIndex(ctx context.Context, o build.Options, t *target, r
 	r.Descriptor.MediaType, r.Descriptor.Digest, r.Descriptor.Size = report.MediaType, report.Digest, report.Size
 	r.Descriptor.Platform = nil
 	if report.Published {
-		r.Tags = report.Tags
+		for _, tag := range t.tags {
+			r.Tags = append(r.Tags, tag.String())
+		}
 	}
 	return nil
 }
@@ -129,7 +134,7 @@ func (d *Driver) writeFiles(o build.Options, r *Result) error {
 		}
 	}
 	if o.DigestFile != "" {
-		if err := writeFile(o.DigestFile, []byte(r.Descriptor.Digest.String())); err != nil {
+		if err := output.WriteFile(o.DigestFile, []byte(r.Descriptor.Digest.String())); err != nil {
 			return fmt.Errorf("--digest-file: %w", err)
 		}
 	}
@@ -137,7 +142,7 @@ func (d *Driver) writeFiles(o build.Options, r *Result) error {
 		if name == "" {
 			continue
 		}
-		if err := writeFile(name, []byte(strings.Join(lines, ""))); err != nil {
+		if err := output.WriteFile(name, []byte(strings.Join(lines, ""))); err != nil {
 			return fmt.Errorf("writing the image's name: %w", err)
 		}
 	}
@@ -148,7 +153,7 @@ func (d *Driver) writeFiles(o build.Options, r *Result) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(o.MetadataFile, data); err != nil {
+	if err := output.WriteFile(o.MetadataFile, data); err != nil {
 		return fmt.Errorf("--metadata-file: %w", err)
 	}
 	return nil
@@ -167,24 +172,19 @@ func (r *Result) metadata() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// writeFile replaces a file at once. Its directory is made when missing.
-func writeFile(name string, data []byte) error {
-	dir := filepath.Dir(name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+// makeDirs makes the directories of the files that are written at the end: an
+// image that is published must not be lost for want of one.
+func makeDirs(o build.Options) error {
+	for flag, name := range map[string]string{
+		"digest-file": o.DigestFile, "metadata-file": o.MetadataFile, "tar-path": o.Tar,
+		"image-name-with-digest-file": o.NameDigestFile, "image-name-tag-with-digest-file": o.NameTagDigestFile,
+	} {
+		if name == "" {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return badInput("--%s: %w", flag, err)
+		}
 	}
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
-		// /dev/termination-log and pipes cannot be replaced.
-		return os.WriteFile(name, data, 0o644)
-	}
-	f, err := os.CreateTemp(dir, ".kaniko-multiarch-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return nil
 }

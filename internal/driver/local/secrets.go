@@ -12,15 +12,16 @@ import (
 type Secrets map[string][]byte
 
 // ReadSecrets reads the values from files and variables.
-func ReadSecrets(list []build.Secret, getenv func(string) string) (Secrets, error) {
+func ReadSecrets(list []build.Secret, lookup func(string) (string, bool)) (Secrets, error) {
 	out := Secrets{}
 	for _, s := range list {
 		if _, ok := out[s.ID]; ok {
 			return nil, badInput("secret %q is given twice", s.ID)
 		}
 		if s.Env != "" {
-			value := getenv(s.Env)
-			if value == "" {
+			// An empty value counts: a fork's pipeline gets one.
+			value, ok := lookup(s.Env)
+			if !ok {
 				return nil, badInput("secret %q: the variable %s is not set", s.ID, s.Env)
 			}
 			out[s.ID] = []byte(value)

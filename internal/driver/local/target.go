@@ -1,7 +1,6 @@
 package local
 
 import (
-	"maps"
 	"slices"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,14 +34,18 @@ func parseTarget(o build.Options, platforms int) (*target, error) {
 	}
 	byDigest := o.PushByDigest || o.Image != "" || o.DigestsTo != "" && platforms == 1
 	for i, name := range names {
+		flag := "--destination"
+		if o.Image != "" && i == 0 {
+			flag = "--image"
+		}
 		ref, err := registry.ParseRef(name)
 		if err != nil {
-			return nil, badInput("--destination: %w", err)
+			return nil, badInput("%s: %w", flag, err)
 		}
 		if ref.Digest != "" {
-			return nil, badInput("--destination %s: a digest comes out of a build, it cannot be pushed to", name)
+			return nil, badInput("%s %s: a digest comes out of a build, it cannot be pushed to", flag, name)
 		}
-		if o.Image != "" && i == 0 && ref.Tag != "" {
+		if flag == "--image" && ref.Tag != "" {
 			return nil, badInput("--image %s: want a repository without tag, tags are given with --destination", name)
 		}
 		repository := ref.WithTag("")
@@ -90,18 +93,35 @@ func (t *target) descriptorAnnotations(platform string) map[string]string {
 	return t.on(annotation.ManifestDescriptor, platform)
 }
 
-// on collects what is to be put on a place of one platform.
+// on collects what is to be put on a place of one platform. What names the
+// platform goes before what is for all.
 func (t *target) on(place annotation.Place, platform string) map[string]string {
 	var out map[string]string
-	for _, a := range t.annotations {
-		if a.Place == place && (a.Platform == "" || a.Platform == platform) {
+	for _, narrowed := range []string{"", platform} {
+		for _, a := range t.annotations {
+			if a.Place != place || a.Platform != narrowed {
+				continue
+			}
 			if out == nil {
 				out = map[string]string{}
 			}
-			maps.Copy(out, map[string]string{a.Key: a.Value})
+			out[a.Key] = a.Value
 		}
 	}
 	return out
+}
+
+// check refuses annotations that nothing would hold.
+func (t *target) check(platforms []ocispecs.Platform, o build.Options) error {
+	for _, a := range t.annotations {
+		if a.Platform != "" && !slices.ContainsFunc(platforms, func(p ocispecs.Platform) bool { return platform.Format(p) == a.Platform }) {
+			return badInput("annotation %s is for %s, which is not built: add it to --platform", a.Key, a.Platform)
+		}
+		if a.Place == annotation.ManifestDescriptor && !t.index && o.DigestsTo == "" {
+			return badInput("annotation %s: one platform makes no index whose descriptor could hold it: add --publish-index, or use manifest:", a.Key)
+		}
+	}
+	return nil
 }
 
 // indexAnnotations are lines for merge.

@@ -1,0 +1,275 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+
+	"github.com/org/kaniko-multiarch/internal/record"
+	"github.com/org/kaniko-multiarch/internal/registry"
+	"github.com/org/kaniko-multiarch/matrix"
+	"github.com/org/kaniko-multiarch/merge"
+)
+
+func TestVersionAndHelp(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		args []string
+		want []string
+	}{
+		{"version", []string{"version"}, []string{"kaniko-multiarch " + Version + "\n"}},
+		{"help", []string{"--help"}, []string{"Usage: kaniko-multiarch", "build", "matrix", "merge", "version"}},
+		{"short_help", []string{"-h"}, []string{"Usage: kaniko-multiarch"}},
+		{"help_of_build", []string{"build", "--help"}, []string{"Usage: kaniko-multiarch build", "--platform", "--oci-mode", "--push-retry-initial-delay"}},
+		{"help_of_matrix", []string{"matrix", "--help"}, []string{"Usage: kaniko-multiarch matrix", "--runner"}},
+		{"help_of_merge", []string{"merge", "--help"}, []string{"Usage: kaniko-multiarch merge", "--digests-from", "--index-annotations"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			r := runWith(t, nil, tc.args...)
+			assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+			assert.Check(t, is.Equal(r.stderr, ""))
+			for _, want := range tc.want {
+				assert.Check(t, is.Contains(r.stdout, want))
+			}
+		})
+	}
+}
+
+// Every flag that a person sees has a help text.
+func TestHelp_is_complete(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"build", "matrix", "merge"} {
+		for _, flag := range flagsOf(t, command) {
+			assert.Check(t, flag.Help != "", "%s --%s has no help", command, flag.Name)
+		}
+	}
+}
+
+func TestCommandLine_refuses(t *testing.T) {
+	t.Parallel()
+	record := filepath.Join(t.TempDir(), "linux-amd64.json")
+	assert.NilError(t, os.WriteFile(record, []byte(`{"schema":"other/v9"}`), 0o644))
+	empty := t.TempDir()
+	goodMatrix := []string{"matrix", "--platform=linux/amd64", "--image=r.example/a"}
+	goodMerge := []string{"merge", "--digests-from=" + empty, "--destination=r.example/a:1"}
+	for _, tc := range []struct {
+		name string
+		env  variables
+		base []string
+		args []string
+		want []string
+	}{
+		{"no_command", nil, nil, nil, []string{"build", "matrix", "merge", "--help"}},
+		{"unknown_command", nil, []string{"biuld"}, nil, []string{"biuld", "build"}},
+
+		{"matrix_without_platform", nil, []string{"matrix"}, nil, []string{"--platform"}},
+		{"matrix_empty_platform_input", variables{"INPUT_PLATFORMS": ""}, []string{"matrix"}, nil, []string{"--platform"}},
+		{"matrix_platform", nil, []string{"matrix"}, []string{"--platform=linux/amd46"}, []string{"--platform", "linux/amd46"}},
+		{"matrix_image", nil, goodMatrix, []string{"--image=a b"}, []string{"a b"}},
+		{"matrix_key", nil, goodMatrix, []string{"--key=a/b"}, []string{"a/b"}},
+		{"matrix_runner", nil, goodMatrix, []string{"--runner=linux/amd46=ubuntu"}, []string{"--runner", "linux/amd46"}},
+		{"matrix_format", nil, goodMatrix, []string{"--format=yaml"}, []string{"--format", "json"}},
+		{"matrix_build_arg", nil, goodMatrix, []string{"--build-arg==1"}, []string{"--build-arg", "NAME=VALUE"}},
+		{"matrix_retry", nil, goodMatrix, []string{"--push-retry=-1"}, []string{"--push-retry", "negative"}},
+		{"matrix_boolean", variables{"INPUT_KUBERNETES": "ja"}, goodMatrix, nil, []string{"--kubernetes", `"ja" is not a boolean`}},
+		{"matrix_both_names", variables{"INPUT_PLATFORM": "linux/amd64", "INPUT_PLATFORMS": "linux/amd64"}, []string{"matrix"}, nil, []string{"INPUT_PLATFORM and INPUT_PLATFORMS are both set"}},
+
+		{"merge_without_records", nil, []string{"merge"}, []string{"--destination=r.example/a:1"}, []string{"--digests-from"}},
+		{"merge_without_destination", nil, []string{"merge"}, []string{"--digests-from=" + empty}, []string{"--destination"}},
+		{"merge_missing_directory", nil, []string{"merge"}, []string{"--digests-from=/no/such/dir", "--destination=r.example/a:1"}, []string{"--digests-from", "/no/such/dir"}},
+		{"merge_bad_record", nil, []string{"merge"}, []string{"--digests-from=" + record, "--destination=r.example/a:1"}, []string{"--digests-from", record, "other/v9"}},
+		{"merge_platform", nil, goodMerge, []string{"--platform=linux/amd46"}, []string{"--platform", "linux/amd46"}},
+		{"merge_push", nil, goodMerge, []string{"--push=ja"}, []string{"--push", `"ja" is not a boolean: use true or false`}},
+		{"merge_push_input", variables{"INPUT_PUSH": "1"}, goodMerge, nil, []string{`"1" is not a boolean: use true or false`}},
+		{"merge_oci_mode", nil, goodMerge, []string{"--oci-mode=docker2"}, []string{"--oci-mode", "auto", "oci", "docker"}},
+		{"merge_retry", nil, goodMerge, []string{"--push-retry-max-delay=-1"}, []string{"--push-retry-max-delay", "negative"}},
+		{"merge_insecure_registry", nil, goodMerge, []string{"--insecure-registry=http://h"}, []string{"http://h", "HOST:PORT"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			r := runWith(t, tc.env, append(append([]string{}, tc.base...), tc.args...)...)
+			assert.Check(t, is.Equal(r.stdout, ""))
+			assert.Check(t, strings.HasPrefix(r.stderr, "error: "), r.stderr)
+			for _, want := range tc.want {
+				assert.Check(t, is.Contains(r.stderr, want))
+			}
+			if tc.name != "merge_insecure_registry" {
+				assert.Check(t, is.Equal(r.code, exitUsage), r.stderr)
+			}
+		})
+	}
+}
+
+func TestMatrix(t *testing.T) {
+	t.Parallel()
+	r := runWith(t, variables{"INPUT_PLATFORMS": "linux/amd64\nlinux/arm64", "INPUT_TAGS": "r.example/a:1,r.example/a:2", "INPUT_KEY": "k"}, "matrix")
+	assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+	var plan matrix.Plan
+	assert.NilError(t, json.Unmarshal([]byte(r.stdout), &plan))
+	assert.Check(t, is.Equal(plan.Count, 2))
+	assert.Check(t, is.Equal(plan.Key, "k"))
+	assert.Check(t, is.Equal(plan.Platforms, "linux/amd64,linux/arm64"))
+	assert.Check(t, is.Equal(plan.Merges.Include[0].Tags, "r.example/a:1,r.example/a:2"))
+	for _, row := range plan.Matrix.Include {
+		assert.Check(t, is.Equal(row.Mode, matrix.Native))
+		assert.Check(t, is.Equal(row.Image, "r.example/a"))
+	}
+}
+
+// What runs on a platform decides between an emulator and none.
+func TestMatrix_looks_into_the_Dockerfile(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, dockerfile string
+		args             []string
+		mode             matrix.Mode
+		notice           bool
+	}{
+		{"copies_only", "FROM scratch\nCOPY Dockerfile /\n", nil, matrix.Cross, false},
+		{"runs", "FROM scratch\nCOPY Dockerfile /\nRUN [\"/x\"]\n", nil, matrix.QEMU, false},
+		{"target", "FROM scratch AS a\nCOPY Dockerfile /\nFROM a\nRUN [\"/x\"]\n", []string{"--target=a"}, matrix.Cross, false},
+		{"no_dockerfile", "", nil, matrix.QEMU, true},
+		{"kubernetes", "", []string{"--kubernetes"}, matrix.Kubernetes, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			if tc.dockerfile != "" {
+				assert.NilError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(tc.dockerfile), 0o644))
+			}
+			r := runWith(t, nil, append([]string{"matrix", "--platform=linux/s390x", "--image=r.example/a", "--context=" + dir}, tc.args...)...)
+			assert.Assert(t, is.Equal(r.code, exitOK), r.stderr)
+			var plan matrix.Plan
+			assert.NilError(t, json.Unmarshal([]byte(r.stdout), &plan))
+			assert.Check(t, is.Equal(plan.Matrix.Include[0].Mode, tc.mode))
+			assert.Check(t, is.Equal(strings.Contains(r.stderr, "notice: assuming that steps run on linux/s390x"), tc.notice), r.stderr)
+		})
+	}
+}
+
+// pushed is an image in a registry of its own, and the directory of its record.
+func pushed(t *testing.T) (repo registry.Ref, records string) {
+	t.Helper()
+	server := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	repo = registry.Ref{Registry: strings.TrimPrefix(server.URL, "http://"), Repository: "acme/app"}
+	client, err := registry.New(registry.Options{Getenv: variables{}.get, HomeDir: t.TempDir()})
+	assert.NilError(t, err)
+
+	config := []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)
+	desc := ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}
+	assert.NilError(t, client.PushBlob(t.Context(), repo, desc, bytes.NewReader(config), nil))
+	manifest, err := json.Marshal(ocispecs.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest,
+		Config: desc, Layers: []ocispecs.Descriptor{},
+	})
+	assert.NilError(t, err)
+	image, err := client.PushManifest(t.Context(), repo.WithDigest(digest.FromBytes(manifest)), ocispecs.MediaTypeImageManifest, manifest)
+	assert.NilError(t, err)
+
+	records = t.TempDir()
+	assert.NilError(t, record.Write(records, record.Record{
+		Key: "k", Image: repo.Name(), Platform: "linux/amd64", Digest: image.Digest, Size: image.Size,
+		MediaType: image.MediaType, Pushed: true,
+	}))
+	return repo, records
+}
+
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		env  variables
+		args []string
+		code int
+		// published tells whether the tag exists afterwards.
+		published bool
+		stderr    string
+		stdout    []string
+	}{
+		{"publishes", nil, nil, exitOK, true, "", nil},
+		{"dry_run", nil, []string{"--dry-run"}, exitOK, false, "", nil},
+		{"push_false_is_a_dry_run", variables{"INPUT_PUSH": "False"}, nil, exitOK, false, "", nil},
+		{"push_true", nil, []string{"--push=true"}, exitOK, true, "", nil},
+		{"annotations", nil, []string{"--annotation=a=1,2", "--index-annotations=b=3\nindex:c=4"}, exitOK, true, "", []string{`"a": "1,2"`, `"b": "3"`, `"c": "4"`}},
+		{"missing_platform", nil, []string{"--platform=linux/amd64,linux/s390x"}, exitVerify, false, "linux/s390x", nil},
+		{"unexpected_platform", nil, []string{"--platform=linux/s390x"}, exitVerify, false, "linux/amd64", nil},
+		{"bad_annotation", nil, []string{"--annotation=layer:a=1"}, exitUsage, false, `"layer" is no place`, nil},
+		{"bad_destination", nil, []string{"--destination=a b"}, exitUsage, false, "a b", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			repo, records := pushed(t)
+			file := filepath.Join(t.TempDir(), "report.json")
+			args := []string{"merge", "--digests-from=" + records, "--destination=" + repo.WithTag("1").String(), "--report=" + file}
+			r := runWith(t, tc.env, append(args, tc.args...)...)
+			assert.Check(t, is.Equal(r.code, tc.code), r.stderr)
+			assert.Check(t, is.Contains(r.stderr, tc.stderr))
+			for _, want := range tc.stdout {
+				assert.Check(t, is.Contains(r.stdout, want))
+			}
+
+			client, err := registry.New(registry.Options{Getenv: variables{}.get, HomeDir: t.TempDir()})
+			assert.NilError(t, err)
+			head, err := client.Head(t.Context(), repo.WithTag("1"))
+			if tc.published {
+				assert.NilError(t, err)
+			} else {
+				assert.Check(t, is.ErrorIs(err, registry.ErrNotFound))
+			}
+
+			data, err := os.ReadFile(file)
+			if tc.code != exitOK {
+				assert.Check(t, os.IsNotExist(err))
+				assert.Check(t, is.Equal(r.stdout, ""))
+				return
+			}
+			assert.NilError(t, err)
+			assert.Check(t, is.Equal(string(data), r.stdout))
+			var report merge.Report
+			assert.NilError(t, json.Unmarshal(data, &report))
+			assert.Check(t, is.Equal(report.Published, tc.published))
+			if tc.published {
+				assert.Check(t, is.Equal(report.Digest, head.Digest))
+			}
+		})
+	}
+}
+
+// A signal ends a command with its own code, whatever it was doing.
+func TestMerge_interrupted(t *testing.T) {
+	t.Parallel()
+	repo, records := pushed(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errInterrupted)
+	var stdout, stderr bytes.Buffer
+	code := run(ctx, []string{"merge", "--digests-from=" + records, "--destination=" + repo.WithTag("1").String()}, World{Stdout: &stdout, Stderr: &stderr, LookupEnv: variables{}.lookup})
+	assert.Check(t, is.Equal(code, exitCancelled), stderr.String())
+	assert.Check(t, is.Equal(stdout.String(), ""))
+}
+
+func TestClient_logs_when_verbose(t *testing.T) {
+	t.Parallel()
+	for verbose, want := range map[bool]string{false: "", true: "level=DEBUG msg=hello"} {
+		var stderr bytes.Buffer
+		debugLog(&World{Stderr: &stderr}, verbose).Debug("hello")
+		assert.Check(t, is.Contains(stderr.String(), want))
+		assert.Check(t, is.Equal(stderr.Len() > 0, verbose))
+	}
+}
