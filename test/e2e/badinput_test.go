@@ -80,6 +80,18 @@ func TestBadInput(t *testing.T) {
 		{"unknown_owner", "FROM " + bases + "/busybox:1\nCOPY --chown=nope Dockerfile /\n", []string{"--no-push"}, 3, []string{`user "nope"`, "Dockerfile:2"}},
 		{"git", "FROM scratch\nADD https://example.com/a/b.git /\n", []string{"--no-push"}, 3, []string{"git source"}},
 
+		{"git_context", good, []string{"--no-push", "--context", "git://example.com/x"}, 2, []string{"not supported"}},
+		{"context_name", good, []string{"--no-push", "--build-context", "context=."}, 2, []string{"--build-context context"}},
+		{"add_host", good, []string{"--no-push", "--add-host", "foo"}, 2, []string{`--add-host "foo"`}},
+		{"annotation_of_no_platform", good, []string{"--no-push", "--platform", "linux/amd64", "--annotation", "manifest[linux/s390x]:a=b"}, 2, []string{"linux/s390x, which is not built"}},
+		{"annotation_without_index", good, []string{"--no-push", "--platform", "linux/amd64", "--annotation", "manifest-descriptor:a=b"}, 2, []string{"--publish-index"}},
+		{"two_spellings", good, []string{"--no-push", "--tag", "a:1", "--destination", "b:1"}, 2, []string{"--tag and --destination"}},
+		{"unwritable_file", good, []string{"--no-push", "--digest-file", "/proc/nope/digest"}, 2, []string{"--digest-file"}},
+		{"ssh", "FROM " + bases + "/busybox:1\nRUN echo this must not run\nRUN --mount=type=ssh,required=true true\n", []string{"--no-push"}, 3, []string{"Dockerfile:3", "type=ssh is not supported"}},
+		{"insecure", "FROM " + bases + "/busybox:1\nRUN --security=insecure true\n", []string{"--no-push"}, 3, []string{"Dockerfile:2", "--security=insecure is not supported"}},
+		{"url_not_found", "FROM scratch\nADD http://" + denied(t) + "/nope /\n", []string{"--no-push"}, 3, []string{"Dockerfile:2", "404"}},
+		{"url_unreachable", "FROM scratch\nADD http://" + closedPort(t) + "/nope /\n", []string{"--no-push", "--push-retry", "0"}, 5, []string{"Dockerfile:2"}},
+
 		{"failing_step", "FROM " + bases + "/busybox:1\nRUN echo so it is; exit 3\n", []string{"--no-push"}, 1, []string{"so it is", "Dockerfile:2", "exit code: 3"}},
 		{"missing_command", "FROM " + bases + "/busybox:1\nRUN [\"/nope\"]\n", []string{"--no-push"}, 1, []string{"/nope", "exit code: 127"}},
 		{"required_secret", "FROM " + bases + "/busybox:1\nRUN --mount=type=secret,id=x,required=true true\n", []string{"--no-push"}, 2, []string{`secret "x" is required`, "--secret id=x"}},

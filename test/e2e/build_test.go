@@ -274,3 +274,80 @@ func TestADD_archive_and_large_file(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Check(t, string(data) == large)
 }
+
+// One cache under two mounts of a step, and two caches in two orders: whoever
+// waits gets on.
+func TestCacheMount_locks(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	bases := service(t, "KMA_TEST_BASES")
+	const a, b = "--mount=type=cache,id=a,target=/a,sharing=locked", "--mount=type=cache,id=b,target=/b,sharing=locked"
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1 AS one\nRUN " + a + " " + b + " sleep 0.1; echo > /one\n" +
+		"FROM " + bases + "/busybox:1 AS two\nRUN " + b + " " + a + " sleep 0.1; echo > /two\n" +
+		"FROM " + bases + "/busybox:1\nRUN " + a + " --mount=type=cache,id=a,target=/again,sharing=locked echo x > /a/f && cat /again/f\n" +
+		"COPY --from=one /one /\nCOPY --from=two /two /\n"})
+	for range 3 {
+		ok(t, "build", "--context", dir, "--no-push", "--no-cache", "--state-dir", t.TempDir(), "--timeout", "2m")
+	}
+}
+
+func TestDestinations(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry := service(t, "KMA_TEST_REGISTRY")
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /x\n"})
+	// Tagged and untagged names, several repositories, several platforms.
+	out := ok(t, "build", "--context", dir, "--platform", "linux/amd64,linux/arm64", "--state-dir", t.TempDir(), "--destination", registry+"/dest/b", "--destination", registry+"/dest/A:1,"+registry+"/dest/c:2")
+	_, digest, found := strings.Cut(out, "@")
+	assert.Assert(t, found, out)
+	digest, _, _ = strings.Cut(digest, "\n")
+	for _, ref := range []string{"/dest/b@" + digest, "/dest/a:1", "/dest/a@" + digest, "/dest/c:2"} {
+		assert.Check(t, is.Equal(descriptor(t, registry+ref).Digest.String(), digest), ref)
+	}
+	// The digest does not depend on whether and where it is pushed.
+	assert.Check(t, is.Equal(ok(t, "build", "--context", dir, "--platform", "linux/amd64,linux/arm64", "--state-dir", t.TempDir(), "--no-push", "--reproducible"),
+		ok(t, "build", "--context", dir, "--platform", "linux/amd64,linux/arm64", "--state-dir", t.TempDir(), "--no-push", "--reproducible", "--destination", "example.com/a:1")))
+	// A leg of a matrix moves no tag.
+	records := t.TempDir()
+	ok(t, "build", "--context", dir, "--platform", "linux/amd64", "--state-dir", t.TempDir(), "--destination", registry+"/dest/leg:1", "--digests-to", records)
+	_, err := exec.Command("skopeo", "inspect", "--raw", "--tls-verify=false", "docker://"+registry+"/dest/leg:1").Output()
+	assert.Check(t, err != nil, "the tag has moved")
+}
+
+func TestDockerfile_behind_a_link(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	dir := contextDir(t, map[string]string{"common/Dockerfile": "FROM scratch\nCOPY . /\n", "app/kept": "", "app/skipped": "", "app/Dockerfile.dockerignore": "skipped\n"})
+	assert.NilError(t, os.Symlink("../common/Dockerfile", filepath.Join(dir, "app/Dockerfile")))
+	layout := t.TempDir()
+	ok(t, "build", "--context", filepath.Join(dir, "app"), "--no-push", "--state-dir", t.TempDir(), "--tar-path", filepath.Join(layout, "x.tar"), "--oci-layout-path", filepath.Join(layout, "l"))
+	blobs, err := filepath.Glob(filepath.Join(layout, "l/blobs/sha256/*"))
+	assert.NilError(t, err)
+	names := ""
+	for _, b := range blobs {
+		f, err := os.Open(b)
+		assert.NilError(t, err)
+		if z, err := gzip.NewReader(f); err == nil {
+			tr := tar.NewReader(z)
+			for h, err := tr.Next(); err == nil; h, err = tr.Next() {
+				names += h.Name + " "
+			}
+		}
+		assert.NilError(t, f.Close())
+	}
+	assert.Check(t, is.Contains(names, "kept"))
+	assert.Check(t, !strings.Contains(names, "skipped"), names)
+}
+
+func TestMatrix_refuses(t *testing.T) {
+	t.Parallel()
+	dir := contextDir(t, map[string]string{"Dockerfile": "RUNN\n"})
+	r := run(t, "matrix", "--platform", "linux/s390x", "--image", "example.com/a", "--context", dir)
+	assert.Check(t, is.Equal(r.code, 3), r.stderr)
+	r = run(t, "matrix", "--platform", "linux/s390x", "--image", "example.com/a", "--context", dir, "--dockerfile", "Nope")
+	assert.Check(t, is.Equal(r.code, 3), r.stderr)
+	// Without a checkout the safe guess is taken.
+	r = run(t, "matrix", "--platform", "linux/s390x", "--image", "example.com/a", "--context", t.TempDir())
+	assert.Check(t, is.Equal(r.code, 0), r.stderr)
+	assert.Check(t, is.Contains(r.stdout, `"mode": "qemu"`))
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 
+	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
@@ -22,9 +23,18 @@ const downloadTries = 3
 // downloader fetches what ADD names by URL.
 type downloader struct{ client *retryablehttp.Client }
 
-func newDownloader() *downloader {
+func newDownloader(r build.Retry) *downloader {
 	c := retryablehttp.NewClient()
 	c.Logger = nil
+	if r.Count != 0 {
+		c.RetryMax = max(0, r.Count)
+	}
+	if r.InitialDelay > 0 {
+		c.RetryWaitMin = r.InitialDelay
+	}
+	if r.MaxDelay > 0 {
+		c.RetryWaitMax = max(r.MaxDelay, c.RetryWaitMin)
+	}
 	return &downloader{client: c}
 }
 

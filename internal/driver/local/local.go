@@ -146,7 +146,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 
 	e := &engine.Engine{
 		Store: store, Sandbox: runner, Images: images, Contexts: contexts.engine(),
-		Progress: d.Progress, Download: newDownloader(), Secrets: d.Secrets,
+		Progress: d.Progress, Download: newDownloader(o.PushRetry), Secrets: d.Secrets,
 		SpoolDir: spool, Parallel: o.Parallel, Now: d.Now, RewriteTimes: o.Reproducible,
 		Compression: compression,
 		Epoch:       epoch(o, loaded.Epoch), Annotations: target.manifestAnnotations,
