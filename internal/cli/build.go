@@ -162,7 +162,7 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		Context: c.Context, Dockerfile: c.Dockerfile, Platforms: splitList(c.Platform), Target: c.Target,
 		Destinations: splitList(c.Destination), Image: c.Image, PushByDigest: c.PushByDigest,
 		NoPush: c.NoPush || !c.Push, PublishIndex: c.PublishIndex, OCIMode: c.OCIMode,
-		Annotations: c.Annotation, AddHosts: c.AddHost,
+		Annotations: splitLines(c.Annotation), AddHosts: splitLines(c.AddHost),
 		NoCache: c.NoCache, NoCacheFilter: splitList(c.NoCacheFilter), Reproducible: c.Reproducible,
 		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,
 		Compression: c.Compression, CompressionLevel: c.CompressionLevel, OCILayout: c.OCILayoutPath, Tar: c.TarPath,
@@ -192,10 +192,10 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 	if o.Labels, err = pairs("label", c.Label, nil); err != nil {
 		return o, err
 	}
-	if o.BuildContexts, err = pairs("build-context", c.BuildContext, nil); err != nil {
+	if o.BuildContexts, err = pairs("build-context", splitLines(c.BuildContext), nil); err != nil {
 		return o, err
 	}
-	for _, s := range c.Secret {
+	for _, s := range splitLines(c.Secret) {
 		secret, err := parseSecret(s)
 		if err != nil {
 			return o, err

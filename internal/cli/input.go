@@ -95,12 +95,17 @@ func lines(value string) []any {
 	return out
 }
 
-// splitList splits values at newlines and commas. Lists whose values may hold
-// those are taken as they are.
-func splitList(values []string) []string {
+// splitList splits values at newlines and commas.
+func splitList(values []string) []string { return split(values, "\r\n,") }
+
+// splitLines splits values at newlines. Build arguments and labels are taken as
+// they are: a newline may be part of them.
+func splitLines(values []string) []string { return split(values, "\r\n") }
+
+func split(values []string, separators string) []string {
 	var out []string
 	for _, v := range values {
-		for _, part := range strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune("\r\n,", r) }) {
+		for _, part := range strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
 			if part = strings.TrimSpace(part); part != "" {
 				out = append(out, part)
 			}

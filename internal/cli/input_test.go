@@ -17,7 +17,7 @@ func TestInputs(t *testing.T) {
 	digestFile := text(func(c *buildCommand) string { return c.DigestFile })
 	contextDir := text(func(c *buildCommand) string { return c.Context })
 	destination := func(g *grammar) any { return splitList(g.Build.Destination) }
-	buildArg := func(g *grammar) any { return splitLines(g.Build.BuildArg) }
+	buildArg := func(g *grammar) any { return g.Build.BuildArg }
 	push := func(g *grammar) any { return g.Build.Push }
 	retries := func(g *grammar) any { return g.Build.PushRetry }
 	for _, tc := range []struct {
@@ -51,7 +51,7 @@ func TestInputs(t *testing.T) {
 		{"empty_plural_beside_singular", variables{"INPUT_TAGS": "", "INPUT_DESTINATION": "r/a:1"}, nil, destination, []string{"r/a:1"}},
 		{"file", variables{"INPUT_FILE": "a"}, nil, dockerfile, "a"},
 		{"plural_with_hyphen", variables{"INPUT_BUILD-ARGS": "A=1,2\nB=3"}, nil, buildArg, []string{"A=1,2", "B=3"}},
-		{"repeated_flags_add_up", nil, []string{"--build-arg=A=1,2", "--build-args", "B=3"}, buildArg, []string{"A=1,2", "B=3"}},
+		{"repeated_flags_add_up", nil, []string{"--build-arg=A=1,2", "--build-arg", "B=3\nC"}, buildArg, []string{"A=1,2", "B=3\nC"}},
 
 		{"boolean_default", nil, nil, push, true},
 		{"boolean_input_false", variables{"INPUT_PUSH": "false"}, nil, push, false},
@@ -94,9 +94,11 @@ func TestAliases(t *testing.T) {
 
 func TestExpand(t *testing.T) {
 	t.Parallel()
-	args := []string{"build", "--tags", "--", "--tag=a=b", "--file=", "--tagsx=1", "tags", "-f"}
-	assert.Check(t, is.DeepEqual(expand(args), []string{"build", "--destination", "--", "--destination=a=b", "--dockerfile=", "--tagsx=1", "tags", "-f"}))
-	assert.Check(t, is.Equal(args[1], "--tags"), "the arguments of the caller changed")
+	args := []string{"build", "--labels", "--", "--tag=a=b", "--file=", "--tagsx=1", "tags", "-f"}
+	got, err := expand(args)
+	assert.NilError(t, err)
+	assert.Check(t, is.DeepEqual(got, []string{"build", "--label", "--", "--destination=a=b", "--dockerfile=", "--tagsx=1", "tags", "-f"}))
+	assert.Check(t, is.Equal(args[1], "--labels"), "the arguments of the caller changed")
 }
 
 func TestBooleans(t *testing.T) {
@@ -141,24 +143,23 @@ func TestBooleans(t *testing.T) {
 func TestSplit(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
-		name        string
-		in          []string
-		list, lines []string
+		name string
+		in   []string
+		list []string
 	}{
-		{"nothing", nil, nil, nil},
-		{"empty", []string{"", " ", "\n", "\r\n"}, nil, nil},
-		{"only_commas", []string{",,\n,"}, nil, []string{",,", ","}},
-		{"one", []string{"a"}, []string{"a"}, []string{"a"}},
-		{"commas", []string{"a, b,,c"}, []string{"a", "b", "c"}, []string{"a, b,,c"}},
-		{"newlines", []string{"a\n b \n\nc\n"}, []string{"a", "b", "c"}, []string{"a", "b", "c"}},
-		{"windows_newlines", []string{"a\r\nb\r\n"}, []string{"a", "b"}, []string{"a", "b"}},
-		{"several_values", []string{"a,b", "c\nd"}, []string{"a", "b", "c", "d"}, []string{"a,b", "c", "d"}},
-		{"order_and_repetition_stay", []string{"b", "a,b"}, []string{"b", "a", "b"}, []string{"b", "a,b"}},
+		{"nothing", nil, nil},
+		{"empty", []string{"", " ", "\n", "\r\n"}, nil},
+		{"only_commas", []string{",,\n,"}, nil},
+		{"one", []string{"a"}, []string{"a"}},
+		{"commas", []string{"a, b,,c"}, []string{"a", "b", "c"}},
+		{"newlines", []string{"a\n b \n\nc\n"}, []string{"a", "b", "c"}},
+		{"windows_newlines", []string{"a\r\nb\r\n"}, []string{"a", "b"}},
+		{"several_values", []string{"a,b", "c\nd"}, []string{"a", "b", "c", "d"}},
+		{"order_and_repetition_stay", []string{"b", "a,b"}, []string{"b", "a", "b"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			assert.Check(t, is.DeepEqual(splitList(tc.in), tc.list))
-			assert.Check(t, is.DeepEqual(splitLines(tc.in), tc.lines))
 		})
 	}
 }
@@ -177,7 +178,7 @@ func TestPairs(t *testing.T) {
 		{"pair", []string{"a=b"}, nil, map[string]string{"a": "b"}, ""},
 		{"empty_value", []string{"a="}, nil, map[string]string{"a": ""}, ""},
 		{"value_with_equals_and_comma", []string{"a=b=c,d=e"}, nil, map[string]string{"a": "b=c,d=e"}, ""},
-		{"lines", []string{"a=1\nb=2", "c=3"}, nil, map[string]string{"a": "1", "b": "2", "c": "3"}, ""},
+		{"newline_in_a_value", []string{"a=1\nb=2", "c=3"}, nil, map[string]string{"a": "1\nb=2", "c": "3"}, ""},
 		{"last_wins", []string{"a=1", "a=2"}, nil, map[string]string{"a": "2"}, ""},
 		{"bare_with_value", []string{"SET"}, bare, map[string]string{"SET": "of SET"}, ""},
 		{"bare_without_value", []string{"UNSET", "a=1"}, bare, map[string]string{"a": "1"}, ""},

@@ -40,7 +40,7 @@ func (c *matrixCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return usagef("--platform: %w", err)
 	}
-	runners, err := matrix.ParseRunners(strings.Join(c.Runner, "\n"))
+	runners, err := matrix.ParseRunners(strings.Join(splitLines(c.Runner), "\n"))
 	if err != nil {
 		return usagef("--runner: %w", err)
 	}

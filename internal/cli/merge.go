@@ -41,8 +41,8 @@ func (c *mergeCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return err
 	}
-	annotations := c.Annotation
-	for _, a := range c.IndexAnnotations {
+	annotations := splitLines(c.Annotation)
+	for _, a := range splitLines(c.IndexAnnotations) {
 		annotations = append(annotations, "index:"+strings.TrimPrefix(a, "index:"))
 	}
 	result, err := merge.Run(ctx, client, merge.Options{
