@@ -223,7 +223,7 @@ func TestMerge(t *testing.T) {
 		{"dry_run", nil, []string{"--dry-run"}, exitOK, false, "", nil},
 		{"push_false_is_a_dry_run", variables{"INPUT_PUSH": "False"}, nil, exitOK, false, "", nil},
 		{"push_true", nil, []string{"--push=true"}, exitOK, true, "", nil},
-		{"annotations", nil, []string{"--annotation=a=1,2", "--index-annotations=b=3\nindex:c=4"}, exitOK, true, "", []string{`"a": "1,2"`, `"b": "3"`, `"c": "4"`}},
+		{"annotations", nil, []string{"--annotation=a=1,2", "--index-annotations=b=3", "--index-annotations=index:c=4"}, exitOK, true, "", []string{`"a": "1,2"`, `"b": "3"`, `"c": "4"`}},
 		{"missing_platform", nil, []string{"--platform=linux/amd64,linux/s390x"}, exitVerify, false, "linux/s390x", nil},
 		{"unexpected_platform", nil, []string{"--platform=linux/s390x"}, exitVerify, false, "linux/amd64", nil},
 		{"bad_annotation", nil, []string{"--annotation=layer:a=1"}, exitUsage, false, `"layer" is no place`, nil},

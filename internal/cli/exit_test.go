@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/fileop"
@@ -34,11 +36,13 @@ func TestReport(t *testing.T) {
 		{"step_is_killed", step(&sandbox.ExitError{Code: 137}), 1, "see its output above"},
 		{"other_error_of_a_step", step(cause), 1, ""},
 		{"unknown_error", cause, 1, ""},
+		{"timeout", &local.TimeoutError{Limit: time.Minute}, 1, ""},
 		{"deadline", context.DeadlineExceeded, 1, ""},
 
 		{"usage", usagef("bad"), 2, ""},
 		{"usage_with_cause", usagef("bad: %w", registry.ErrDenied), 2, ""},
 		{"driver_input", &local.InputError{Err: cause}, 2, ""},
+		{"unsupported_context", &local.ContextError{Name: "context", Err: fmt.Errorf("a git context is %w", buildcontext.ErrUnsupported)}, 2, ""},
 		{"merge_usage", &merge.UsageError{Err: cause}, 2, ""},
 		{"secret_of_a_step", step(&engine.SecretError{ID: "x"}), 2, ""},
 
@@ -48,6 +52,7 @@ func TestReport(t *testing.T) {
 		{"unknown_owner", step(&fileop.UnknownOwnerError{Kind: "user", Name: "x", File: "/etc/passwd"}), 3, ""},
 		{"base_without_platform", inFile(&registry.PlatformError{}), 3, ""},
 		{"base_not_found", inFile(registry.ErrNotFound), 3, "check the image's name and tag"},
+		{"download", step(&engine.SourceError{Err: cause}), 3, ""},
 		{"context", &local.ContextError{Name: "context", Err: cause}, 3, ""},
 
 		{"denied", registry.ErrDenied, 4, ""},

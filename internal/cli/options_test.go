@@ -22,7 +22,7 @@ func buildFlags() map[string]string {
 	return map[string]string{
 		"context": "dir", "dockerfile": "Dockerfile.x", "platform": "linux/arm64", "destination": "r/a:1", "image": "r/a",
 		"push-by-digest": "true", "push": "false", "no-push": "true", "publish-index": "true", "target": "stage",
-		"build-arg": "SOURCE_DATE_EPOCH=7", "label": "l=1", "annotation": "a=1", "secret": "id=x,src=f\nid=y,env=V",
+		"build-arg": "SOURCE_DATE_EPOCH=7", "label": "l=1", "annotation": "a=1", "secret": "id=x,src=f",
 		"build-context": "n=dir", "add-host": "h:1.2.3.4", "no-cache": "true", "no-cache-filter": "s", "reproducible": "true",
 		"oci-mode": "oci", "digests-to": "d", "key": "k", "digest-file": "df", "metadata-file": "mf",
 		"insecure-registry": "h:1", "push-retry": "9", "push-retry-initial-delay": "11", "push-retry-max-delay": "13",
@@ -85,7 +85,7 @@ func TestOptions_use_every_flag(t *testing.T) {
 // No field is without a flag: with all flags given, none has its zero value.
 func TestOptions_fill_every_field(t *testing.T) {
 	t.Parallel()
-	var args []string
+	args := []string{"--secret=id=y,env=V"}
 	for name, value := range buildFlags() {
 		args = append(args, "--"+name+"="+value)
 	}
@@ -150,6 +150,7 @@ func TestOptions(t *testing.T) {
 		{"epoch_of_environment_is_an_argument", variables{"SOURCE_DATE_EPOCH": "12"}, nil, func(o build.Options) any { return o.BuildArgs }, map[string]string{"SOURCE_DATE_EPOCH": "12"}},
 		{"epoch_of_argument", nil, []string{"--build-arg=SOURCE_DATE_EPOCH=0"}, func(o build.Options) any { return o.SourceDateEpoch }, seconds(0)},
 		{"argument_wins_over_environment", variables{"SOURCE_DATE_EPOCH": "12"}, []string{"--build-arg=SOURCE_DATE_EPOCH=7"}, func(o build.Options) any { return o.SourceDateEpoch }, seconds(7)},
+		{"empty_argument_turns_it_off", variables{"SOURCE_DATE_EPOCH": "12"}, []string{"--build-arg=SOURCE_DATE_EPOCH="}, func(o build.Options) any { return o.SourceDateEpoch }, (*int64)(nil)},
 		{"other_forms_are_the_front_ends", nil, []string{"--build-arg=SOURCE_DATE_EPOCH=context"}, func(o build.Options) any { return o.SourceDateEpoch }, (*int64)(nil)},
 		{"bare_argument", variables{"SOURCE_DATE_EPOCH": "12"}, []string{"--build-arg=SOURCE_DATE_EPOCH"}, func(o build.Options) any { return o.SourceDateEpoch }, seconds(12)},
 	} {
@@ -185,6 +186,7 @@ func TestBuild_refuses(t *testing.T) {
 		{"timeout_without_unit", nil, []string{"--timeout=30"}, []string{"--timeout"}},
 		{"build_arg", nil, []string{"--build-arg==x"}, []string{"--build-arg", "NAME=VALUE"}},
 		{"label", nil, []string{"--label=x"}, []string{"--label", "NAME=VALUE"}},
+		{"add_host", nil, []string{"--add-host=h"}, []string{"--add-host", "HOST:IP"}},
 		{"build_context", nil, []string{"--build-context=x"}, []string{"--build-context", "NAME=VALUE"}},
 		{"secret", nil, []string{"--secret=hunter2"}, []string{"--secret", "id=NAME,src=FILE"}},
 		{"epoch", variables{"SOURCE_DATE_EPOCH": "soon"}, nil, []string{"SOURCE_DATE_EPOCH", `"soon"`, "seconds since 1970"}},
@@ -194,6 +196,7 @@ func TestBuild_refuses(t *testing.T) {
 		{"boolean", variables{"INPUT_NO-CACHE": "yes"}, nil, []string{"--no-cache", `"yes" is not a boolean`}},
 		{"number", variables{"INPUT_PARALLEL": "many"}, nil, []string{"--parallel", "many"}},
 		{"singular_and_plural", variables{"INPUT_TAGS": "r/a:1", "INPUT_DESTINATION": "r/a:2"}, nil, []string{"INPUT_DESTINATION and INPUT_TAGS are both set"}},
+		{"singular_and_plural_flag", nil, []string{"--label=a=1", "--labels=b=2"}, []string{"--label and --labels are the same flag"}},
 		{"unknown_flag", nil, []string{"--plattform=x"}, []string{"unknown flag --plattform", "--platform"}},
 		{"argument", nil, []string{"."}, []string{"unexpected argument ."}},
 	} {
@@ -225,6 +228,7 @@ func TestParseSecret(t *testing.T) {
 		{"variable", "id=x,env=V", build.Secret{ID: "x", Env: "V"}, ""},
 		{"variable_typed", "env=V,type=env,id=x", build.Secret{ID: "x", Env: "V"}, ""},
 		{"id_alone", "id=TOKEN", build.Secret{ID: "TOKEN", Env: "TOKEN"}, ""},
+		{"buildx_variable", "type=env,id=x,src=V", build.Secret{ID: "x", Env: "V"}, ""},
 		{"file_with_equals", "id=x,src=a=b", build.Secret{ID: "x", File: "a=b"}, ""},
 		{"no_id", "src=/f", build.Secret{}, "the id is missing"},
 		{"empty_id", "id=,src=/f", build.Secret{}, "the id is missing"},
