@@ -88,13 +88,17 @@ func (f registryFlags) client(w *World) (*registry.Client, error) {
 	if f.PushRetry < 0 || f.PushRetryInitialDelay < 0 || f.PushRetryMaxDelay < 0 {
 		return nil, usagef("--push-retry, --push-retry-initial-delay and --push-retry-max-delay cannot be negative")
 	}
-	return registry.New(registry.Options{
+	client, err := registry.New(registry.Options{
 		Insecure:  splitList(f.InsecureRegistry),
 		Retry:     registry.Retry(f.retry()),
 		UserAgent: "kaniko-multiarch/" + Version,
 		Getenv:    w.Getenv,
 		Log:       debugLog(w, f.Verbose),
 	})
+	if err != nil {
+		return nil, &usage{err}
+	}
+	return client, nil
 }
 
 // Run builds. It starts this program again in an isolated process first, so

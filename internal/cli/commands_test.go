@@ -109,9 +109,7 @@ func TestCommandLine_refuses(t *testing.T) {
 			for _, want := range tc.want {
 				assert.Check(t, is.Contains(r.stderr, want))
 			}
-			if tc.name != "merge_insecure_registry" {
-				assert.Check(t, is.Equal(r.code, exitUsage), r.stderr)
-			}
+			assert.Check(t, is.Equal(r.code, exitUsage), r.stderr)
 		})
 	}
 }

@@ -107,7 +107,7 @@ func classify(err error) (code int, hint string) {
 		return exitStep, "see its output above"
 	case errors.Is(err, registry.ErrDenied):
 		return exitDenied, ""
-	case errors.Is(err, registry.ErrUnavailable):
+	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrRejected), errors.Is(err, registry.ErrCorrupt):
 		return exitUnavailable, ""
 	case errors.As(err, &cannot):
 		return exitEnvironment, ""

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -24,6 +25,7 @@ func inputs(getenv func(string) string) kong.ResolverFunc {
 				names = append(names, strings.TrimPrefix(alias, "--"))
 			}
 		}
+		slices.Sort(names[1:])
 		for _, variable := range []func(string) string{inputVariable, environmentVariable} {
 			found, value := "", ""
 			for _, n := range names {

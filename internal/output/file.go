@@ -12,7 +12,8 @@ func WriteFile(name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+	// Links, too, stay what they are: /dev/stdout is one.
+	if info, err := os.Lstat(name); err == nil && !info.Mode().IsRegular() {
 		// /dev/termination-log and pipes cannot be replaced.
 		return os.WriteFile(name, data, 0o644)
 	}

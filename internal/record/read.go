@@ -52,6 +52,9 @@ func (f Found) String() string {
 func Read(paths ...string) ([]Found, error) {
 	var files []string
 	for _, path := range paths {
+		if _, err := os.Stat(path); err != nil {
+			return nil, fmt.Errorf("looking for digest records: %w", err)
+		}
 		found, err := list(path)
 		if err != nil {
 			return nil, fmt.Errorf("looking for digest records: %w", err)

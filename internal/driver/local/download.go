@@ -26,6 +26,8 @@ type downloader struct{ client *retryablehttp.Client }
 func newDownloader(r build.Retry) *downloader {
 	c := retryablehttp.NewClient()
 	c.Logger = nil
+	// The library's own error has the whole address, tokens included.
+	c.ErrorHandler = retryablehttp.PassthroughErrorHandler
 	if r.Count != 0 {
 		c.RetryMax = max(0, r.Count)
 	}
@@ -64,18 +66,23 @@ func (d *downloader) once(ctx context.Context, address string, f *os.File, repor
 	name := redacted(address)
 	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("downloading %s: %w", name, err)
+		return "", time.Time{}, fmt.Errorf("downloading %s: %w", name, withoutURL(err))
 	}
 	resp, err := d.client.Do(req)
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("downloading %s: %w: %w", name, registry.ErrUnavailable, withoutURL(err))
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		return "", time.Time{}, fmt.Errorf("downloading %s: %w: the server answered %s", name, registry.ErrUnavailable, resp.Status)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return "", time.Time{}, &engine.SourceError{Err: fmt.Errorf("downloading %s: the server answered %s: check the URL", name, resp.Status)}
 	}
 	body := &countingReader{r: resp.Body, report: func(n int64) { report(n, max(0, resp.ContentLength)) }}
-	if _, err := io.Copy(f, body); err != nil {
+	if _, err := io.Copy(f, body); err != nil && body.err == nil {
+		return "", time.Time{}, fmt.Errorf("storing %s: %w", name, err)
+	} else if err != nil {
 		return "", time.Time{}, &brokenOffError{fmt.Errorf("downloading %s: %w: %w", name, registry.ErrUnavailable, err)}
 	}
 	report(body.n, body.n)
@@ -107,12 +114,16 @@ func withoutURL(err error) error {
 type countingReader struct {
 	r      io.Reader
 	n      int64
+	err    error
 	report func(int64)
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
 	c.report(c.n)
 	return n, err
 }

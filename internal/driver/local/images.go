@@ -64,7 +64,7 @@ func (b *baseImages) get(ctx context.Context, name string, p ocispecs.Platform) 
 			e.err = fmt.Errorf("base image %s: %w", name, e.err)
 			return
 		}
-		b.remember(imageKey{ref.WithDigest(e.image.Root).WithTag("").String(), key.platform}, e)
+		b.remember(imageKey{ref.WithDigest(e.image.Root).String(), key.platform}, e)
 	})
 	return e.image, e.err
 }

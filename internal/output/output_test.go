@@ -1,0 +1,127 @@
+package output
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+
+	"github.com/org/kaniko-multiarch/internal/engine"
+)
+
+func TestWriteFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	name := filepath.Join(dir, "made", "file")
+	assert.NilError(t, WriteFile(name, []byte("one")))
+	assert.NilError(t, WriteFile(name, []byte("two")))
+	data, err := os.ReadFile(name)
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(string(data), "two"))
+	left, err := os.ReadDir(filepath.Dir(name))
+	assert.NilError(t, err)
+	assert.Check(t, is.Len(left, 1), "a temporary file is left")
+
+	// A link stays a link, and what it points to gets the text.
+	link := filepath.Join(dir, "link")
+	assert.NilError(t, os.Symlink(name, link))
+	assert.NilError(t, WriteFile(link, []byte("three")))
+	info, err := os.Lstat(link)
+	assert.NilError(t, err)
+	assert.Check(t, info.Mode()&fs.ModeSymlink != 0)
+	data, err = os.ReadFile(name)
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(string(data), "three"))
+	assert.NilError(t, WriteFile(os.DevNull, []byte("x")))
+	assert.Check(t, WriteFile(filepath.Join(name, "below-a-file"), nil) != nil)
+}
+
+// blob is a layer of a base image.
+type blob []byte
+
+func (b blob) OpenLayer(context.Context, string, ocispecs.Descriptor) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+func image(t *testing.T, arch string, layers ...[]byte) *engine.Image {
+	t.Helper()
+	config := []byte(`{"architecture":"` + arch + `"}`)
+	m := ocispecs.Manifest{Config: ocispecs.Descriptor{Digest: digest.FromBytes(config), Size: int64(len(config))}}
+	for _, l := range layers {
+		m.Layers = append(m.Layers, ocispecs.Descriptor{Digest: digest.FromBytes(l), Size: int64(len(l))})
+	}
+	data, err := json.Marshal(m)
+	assert.NilError(t, err)
+	return &engine.Image{
+		Platform: ocispecs.Platform{OS: "linux", Architecture: arch}, Config: config, ConfigDescriptor: m.Config, Manifest: data,
+		Descriptor: ocispecs.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))},
+	}
+}
+
+func TestLayout(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "layout")
+	base, own := []byte("base"), []byte("own")
+	l, err := NewLayout(dir, blob(base))
+	assert.NilError(t, err)
+	img := image(t, "arm64", base, own)
+	desc := ocispecs.Descriptor{Digest: digest.FromBytes(own), Size: int64(len(own))}
+	assert.NilError(t, l.BaseLayer(t.Context(), "x", ocispecs.Descriptor{Digest: digest.FromBytes(base), Size: int64(len(base))}))
+	assert.NilError(t, l.Layer(t.Context(), desc, bytes.NewReader(own), nil))
+	assert.NilError(t, l.Layer(t.Context(), desc, bytes.NewReader(own), nil), "the same layer again")
+	assert.NilError(t, l.Image(t.Context(), img))
+	assert.NilError(t, l.Finish("1"))
+
+	var index ocispecs.Index
+	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	assert.NilError(t, err)
+	assert.NilError(t, json.Unmarshal(data, &index))
+	assert.Assert(t, is.Len(index.Manifests, 1))
+	assert.Check(t, is.Equal(index.Manifests[0].Digest, img.Descriptor.Digest))
+	assert.Check(t, is.Equal(index.Manifests[0].Annotations[ocispecs.AnnotationRefName], "1"))
+
+	var one, two bytes.Buffer
+	assert.NilError(t, l.Tar(&one, []string{"a:1"}))
+	assert.NilError(t, l.Tar(&two, []string{"a:1"}))
+	assert.Check(t, bytes.Equal(one.Bytes(), two.Bytes()))
+	names := map[string]string{}
+	tr := tar.NewReader(&one)
+	for h, err := tr.Next(); err == nil; h, err = tr.Next() {
+		text, err := io.ReadAll(tr)
+		assert.NilError(t, err)
+		names[h.Name] = string(text)
+	}
+	var manifest []struct {
+		Config           string
+		RepoTags, Layers []string
+	}
+	assert.NilError(t, json.Unmarshal([]byte(names["manifest.json"]), &manifest))
+	assert.Check(t, is.DeepEqual(manifest[0].RepoTags, []string{"a:1"}))
+	assert.Check(t, is.Equal(names[manifest[0].Layers[1]], "own"))
+	assert.Check(t, is.Equal(names[manifest[0].Config], string(img.Config)))
+
+	assert.NilError(t, l.Image(t.Context(), image(t, "amd64")))
+	assert.ErrorContains(t, l.Tar(io.Discard, nil), "holds one image, not 2")
+}
+
+func TestLayout_refuses_wrong_bytes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, err := NewLayout(dir, blob("other"))
+	assert.NilError(t, err)
+	d := ocispecs.Descriptor{Digest: digest.FromString("wanted"), Size: 5}
+	assert.ErrorContains(t, l.BaseLayer(t.Context(), "x", d), "another digest")
+	_, err = os.Stat(l.blob(d.Digest))
+	assert.Check(t, errors.Is(err, fs.ErrNotExist))
+}
