@@ -350,8 +350,6 @@ func TestBuild_what_cannot_be_mounted(t *testing.T) {
 		{"missing_secret_env", "--mount=type=secret,id=x,env=X,required=true", `secret "x" is required`},
 		{"missing_source", "--mount=type=bind,source=nope,target=/m", `"/nope": not found`},
 		{"escaping_source", "--mount=type=bind,source=../../../../etc/passwd,target=/m", `not found`},
-		{"ssh", "--mount=type=ssh,required=true", "type=ssh is not supported"},
-		{"insecure", "--security=insecure", "--security=insecure is not supported"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
