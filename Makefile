@@ -11,7 +11,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # test/oracle is a module without Go files: there is nothing to lint in it.
 MODULES     := . examples/hello
 
-.PHONY: help build demo test test-all lint clean
+.PHONY: help build demo image test test-all lint clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,9 +23,13 @@ demo: build ## Build, merge and run a two-platform image here, in a minute, as r
 	test/install.sh
 	test/with-services.sh --bases examples/hello/demo.sh
 
+image: build ## Build this tool's own image with it, twice, for two platforms, and compare
+	test/install.sh
+	VERSION="$(VERSION)" test/with-services.sh --bases test/image.sh
+
 test: lint ## Lint, unit tests and end-to-end tests against real servers
 	test/install.sh
-	test/with-services.sh --bases --oracle go test ./...
+	test/with-services.sh --bases --oracle --docker go test ./...
 
 test-all: demo test ## All of it: the demo too
 

@@ -6,10 +6,12 @@ import (
 	"os"
 
 	"github.com/org/kaniko-multiarch/internal/cli"
+	"github.com/org/kaniko-multiarch/internal/sandbox/inplace"
 	"github.com/org/kaniko-multiarch/internal/sandbox/namespaces"
 )
 
 func main() {
 	namespaces.Child()
+	inplace.Child()
 	os.Exit(cli.Main(os.Args, cli.World{Stdout: os.Stdout, Stderr: os.Stderr, LookupEnv: os.LookupEnv}))
 }

@@ -192,7 +192,7 @@ start_docker() {
   [ -n "$inside" ] || { say "no docker: its daemon takes root and a mount namespace"; return; }
   command -v dockerd >/dev/null || { say "no docker: dockerd is not installed"; return; }
   command -v docker >/dev/null || { say "no docker: its client is not installed"; return; }
-  mkdir "$dir/run"
+  mkdir "$dir"/{run,etc,etc.work}
   cat >"$dir/dockerd.json" <<J
 {
   "hosts": ["unix://$dir/docker.sock", "unix:///run/docker.sock"],
@@ -206,13 +206,13 @@ start_docker() {
   "bridge": "none",
   "iptables": false,
   "ip6tables": false,
-  "ip-forward": false,
-  "shutdown-timeout": 3
+  "ip-forward": false
 }
 J
-  # Its own process and mount namespace: whatever it starts and mounts ends with
-  # it. Its own /run: containerd's shims have their sockets there, whatever the
-  # configuration, and a containerd found there would be used.
+  # Its own process and mount namespace: what it starts and mounts ends with the
+  # shell, at once, containers that ignore signals too. Its own /run: containerd's
+  # shims have their sockets there, whatever the configuration, and a containerd
+  # found there would be used. Its own layer on /etc: it writes to /etc/docker.
   # shellcheck disable=SC2016 # expanded by the inner shell
   serve dockerd unshare --fork --pid --kill-child --mount-proc bash -euc '
     if [ -d /run/systemd/resolve ]; then # where /etc/resolv.conf may lead
@@ -220,7 +220,10 @@ J
       mount --bind /run/systemd/resolve "$1/run/systemd/resolve"
     fi
     mount --rbind "$1/run" /run
-    exec dockerd --config-file "$1/dockerd.json"' dockerd "$dir"
+    mount -t overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/etc.work" overlay /etc
+    trap "exit 0" TERM
+    dockerd --config-file "$1/dockerd.json" &
+    wait "$!"' dockerd "$dir"
   if ! DOCKER_HOST=unix://$dir/docker.sock ready docker_client; then
     say "no docker: $(grep -v level=info "$dir/dockerd.log" | tail -n 1)"
     return

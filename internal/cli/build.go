@@ -56,7 +56,8 @@ type buildCommand struct {
 
 	registryFlags
 	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`
-	Isolation string        `enum:"auto,namespaces" default:"auto" help:"How steps are isolated: auto or namespaces."`
+	Isolation string        `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated: namespaces, or inplace in a container without rights; auto takes what works."`
+	Force     bool          `help:"Build in place even where that may replace files of somebody's."`
 	Parallel  int           `help:"Most steps to run at once."`
 	Timeout   time.Duration `help:"End the build after this time: 30m."`
 	Progress  string        `enum:"auto,plain,tty,json,quiet" default:"auto" help:"auto, plain, tty, json or quiet."`
@@ -64,11 +65,19 @@ type buildCommand struct {
 
 // registryFlags are the same for every command that talks to a registry.
 type registryFlags struct {
-	InsecureRegistry      []string `sep:"none" help:"HOST[:PORT] that may be asked over http or with any certificate."`
-	PushRetry             int      `default:"5" help:"How often a failed request is tried again."`
-	PushRetryInitialDelay int64    `default:"1000" help:"Milliseconds before the first retry; it doubles each time."`
-	PushRetryMaxDelay     int64    `default:"30000" help:"Most milliseconds between two tries."`
-	Verbose               bool     `help:"Print diagnostics to standard error."`
+	InsecureRegistry            []string `sep:"none" help:"HOST[:PORT] that may be asked over http or with any certificate."`
+	RegistryMirror              []string `sep:"none" help:"HOST[/PATH] to ask for images of docker.io first."`
+	RegistryMap                 []string `sep:"none" help:"REGISTRY=MIRROR[;...] to ask for images of REGISTRY first."`
+	SkipDefaultRegistryFallback bool     `help:"Ask mirrors only."`
+	RegistryCertificate         []string `sep:"none" help:"REGISTRY=FILE of a certificate authority to trust."`
+	RegistryClientCert          []string `sep:"none" help:"REGISTRY=CERTIFICATE,KEY to log in with."`
+	PushRetry                   int      `default:"5" help:"How often a failed request is tried again."`
+	PushRetryInitialDelay       int64    `default:"1000" help:"Milliseconds before the first retry; it doubles each time."`
+	PushRetryMaxDelay           int64    `default:"30000" help:"Most milliseconds between two tries."`
+	Verbose                     bool     `help:"Print diagnostics to standard error."`
+
+	// What only kaniko's command line asks for.
+	kanikoRegistry `kong:"-"`
 }
 
 func (f registryFlags) retry() build.Retry {
@@ -88,12 +97,28 @@ func (f registryFlags) client(w *World) (*registry.Client, error) {
 	if f.PushRetry < 0 || f.PushRetryInitialDelay < 0 || f.PushRetryMaxDelay < 0 {
 		return nil, usagef("--push-retry, --push-retry-initial-delay and --push-retry-max-delay cannot be negative")
 	}
+	mirrors, err := f.mirrors(w)
+	if err != nil {
+		return nil, err
+	}
+	certificates, err := pairs("registry-certificate", f.RegistryCertificate, nil)
+	if err != nil {
+		return nil, err
+	}
+	clientCerts, err := clientCerts(f.RegistryClientCert)
+	if err != nil {
+		return nil, err
+	}
 	client, err := registry.New(registry.Options{
-		Insecure:  splitList(f.InsecureRegistry),
-		Retry:     registry.Retry(f.retry()),
-		UserAgent: "kaniko-multiarch/" + Version,
-		Getenv:    w.Getenv,
-		Log:       debugLog(w, f.Verbose),
+		Mirrors: mirrors, Maps: f.maps, SkipDefaultFallback: f.SkipDefaultRegistryFallback,
+		Certificates: certificates, ClientCerts: clientCerts,
+		Insecure: splitList(f.InsecureRegistry), InsecurePull: f.insecurePull, InsecurePush: f.insecurePush,
+		SkipVerifyRegistries: f.skipVerify, SkipVerifyPull: f.skipVerifyPull, SkipVerifyPush: f.skipVerifyPush,
+		CredentialHelpers: f.helpers,
+		Retry:             registry.Retry(f.retry()),
+		UserAgent:         "kaniko-multiarch/" + Version,
+		Getenv:            w.Getenv,
+		Log:               debugLog(w, f.Verbose),
 	})
 	if err != nil {
 		return nil, &usage{err}
@@ -108,8 +133,13 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return err
 	}
-	if err := enter(ctx); err != nil {
+	emulator := emulation.New(w.Getenv)
+	isolation, err := isolation(ctx, c.Isolation, c.Force, emulator, debugLog(w, c.Verbose))
+	if err != nil {
 		return err
+	}
+	if c.StateDir == "" {
+		o.StateDir = isolation.StateDir(o.StateDir)
 	}
 	client, err := c.client(w)
 	if err != nil {
@@ -123,9 +153,8 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return usagef("--progress: %w", err)
 	}
-	emulator := emulation.New(w.Getenv)
 	driver := &local.Driver{
-		Isolation: withNamespaces{emulator}, Registry: client, Progress: display, Secrets: secrets,
+		Isolation: isolation, Registry: client, Progress: display, Secrets: secrets,
 		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now,
 	}
 	result, err := driver.Build(ctx, o)

@@ -40,6 +40,7 @@ type grammar struct {
 	Build   buildCommand   `cmd:"" help:"Build an image for one or many platforms and publish it."`
 	Matrix  matrixCommand  `cmd:"" help:"Print the job matrix of the platforms."`
 	Merge   mergeCommand   `cmd:"" help:"Verify digest records and publish the index of their images."`
+	Doctor  doctorCommand  `cmd:"" help:"Print what this place allows a build, with the fix for what it lacks."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

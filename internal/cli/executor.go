@@ -51,6 +51,15 @@ type executorCommand struct {
 	InsecureRegistry []string `sep:"none"`
 	Insecure         bool
 	InsecurePull     bool
+	SkipTLSVerify    bool     `name:"skip-tls-verify"`
+	SkipTLSPull      bool     `name:"skip-tls-verify-pull"`
+	SkipTLSRegistry  []string `name:"skip-tls-verify-registry" sep:"none"`
+	RegistryMirror   []string `sep:"none"`
+	RegistryMap      []string `sep:"none"`
+	NoFallback       bool     `name:"skip-default-registry-fallback"`
+	RegistryCert     []string `name:"registry-certificate" sep:"none"`
+	RegistryClient   []string `name:"registry-client-cert" sep:"none"`
+	Helpers          *string  `name:"credential-helpers"`
 	KanikoDir        string   `default:"/kaniko"`
 	Label            []string `sep:"none"`
 	LogFormat        string   `enum:"color,text,json" default:"color"`
@@ -87,7 +96,7 @@ type executorCommand struct {
 	// Ours.
 	DigestsTo string
 	Key       string
-	Isolation string `enum:"auto,namespaces" default:"auto"`
+	Isolation string `enum:"auto,namespaces,inplace" default:"auto"`
 	StateDir  string
 
 	given []string
@@ -162,7 +171,7 @@ var meaningless = []string{
 	"cache-copy-layers", "cache-run-layers", "cleanup", "compressed-caching", "force-build-metadata", "ignore-var-run",
 	"image-download-retry", "image-fs-extract-retry", "log-timestamp", "materialize", "pre-cleanup",
 	"preserve-context", "skip-push-permission-check", "skip-unused-stages", "snapshot-mode", "use-new-run", "cache-dir",
-	"kaniko-dir", "force", "require-native-nodes",
+	"kaniko-dir", "require-native-nodes",
 }
 
 // refuse names the flags that would change the result and cannot be honoured.
@@ -216,7 +225,7 @@ func (c *executorCommand) build(w *World) (*buildCommand, error) {
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, NameDigestFile: c.NameDigest, NameTagDigestFile: c.NameTagDigest,
 		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,
 		Compression: c.Compression, CompressionLevel: max(0, c.CompressionLevel),
-		OCILayoutPath: c.OCILayoutPath, TarPath: c.TarPath, Isolation: c.Isolation, StateDir: c.StateDir,
+		OCILayoutPath: c.OCILayoutPath, TarPath: c.TarPath, Isolation: c.Isolation, Force: c.Force, StateDir: c.StateDir,
 		Progress: "auto", registryFlags: c.registry(),
 	}
 	if b.Compression == "" {
@@ -265,8 +274,30 @@ func (c *executorCommand) registry() registryFlags {
 	return registryFlags{
 		InsecureRegistry: c.InsecureRegistry, PushRetry: c.PushRetry,
 		PushRetryInitialDelay: c.PushRetryInitialDelay, PushRetryMaxDelay: c.PushRetryMaxDelay,
-		Verbose: c.Verbosity == "debug" || c.Verbosity == "trace",
+		Verbose:        c.Verbosity == "debug" || c.Verbosity == "trace",
+		RegistryMirror: c.RegistryMirror, RegistryMap: c.RegistryMap, SkipDefaultRegistryFallback: c.NoFallback,
+		RegistryCertificate: c.RegistryCert, RegistryClientCert: c.RegistryClient,
+		kanikoRegistry: kanikoRegistry{
+			insecurePull: c.InsecurePull, insecurePush: c.Insecure,
+			skipVerifyPull: c.SkipTLSPull, skipVerifyPush: c.SkipTLSVerify, skipVerify: c.SkipTLSRegistry, helpers: c.helpers(),
+		},
 	}
+}
+
+// helpers are the sources of credentials; nil is all of them, which is kaniko's
+// default, too.
+func (c *executorCommand) helpers() []string {
+	if c.Helpers == nil {
+		return nil
+	}
+	out := []string{}
+	for _, name := range splitList([]string{*c.Helpers}) {
+		if name == "default" {
+			return nil
+		}
+		out = append(out, name)
+	}
+	return out
 }
 
 // merge is the guide's --driver=ci: nothing is built.

@@ -34,7 +34,12 @@ func buildFlags() map[string]string {
 }
 
 // besides are the flags of build that say nothing about what is built.
-func besides() []string { return []string{"help", "isolation", "progress", "verbose"} }
+func besides() []string {
+	return []string{
+		"help", "isolation", "force", "progress", "verbose",
+		"registry-mirror", "registry-map", "skip-default-registry-fallback", "registry-certificate", "registry-client-cert",
+	}
+}
 
 func buildOptions(t *testing.T, env variables, args ...string) (build.Options, error) {
 	t.Helper()

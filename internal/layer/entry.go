@@ -156,6 +156,7 @@ func newCopier() copier { return copier{make([]byte, chunk), make([]byte, chunk)
 // content copies size bytes of r into a new file. Runs of zeros become holes: a
 // log of logins that is 100 GiB long on paper must not fill the disk.
 func (c copier) content(ctx context.Context, fd int, r io.Reader, size int64) error {
+	end := int64(0)
 	for off := int64(0); off < size; {
 		if err := context.Cause(ctx); err != nil {
 			return err
@@ -168,8 +169,12 @@ func (c copier) content(ctx context.Context, fd int, r io.Reader, size int64) er
 			if err := pwrite(fd, data, off); err != nil {
 				return err
 			}
+			end = off + int64(len(data))
 		}
 		off += int64(len(data))
+	}
+	if end == size {
+		return nil
 	}
 	return unix.Ftruncate(fd, size)
 }

@@ -35,6 +35,10 @@ func pushScope(r Ref) scopes { return scopes{"repository:" + r.Repository + ":pu
 
 func (s scopes) key() string { return strings.Join(s, " ") }
 
+func (s scopes) onlyPull() bool {
+	return !slices.ContainsFunc(s, func(one string) bool { return !strings.HasSuffix(one, ":pull") })
+}
+
 // cover reports whether what is asked for is in s already.
 func (s scopes) cover(asked string) bool {
 	i := strings.LastIndexByte(asked, ':')
@@ -88,7 +92,7 @@ func (c *Client) authorize(ctx context.Context, h *host, r Ref, want scopes) (gr
 	}
 	switch strings.ToLower(ch.Scheme) {
 	case "basic":
-		l := c.creds.lookup(r, false)
+		l := c.creds.lookup(ctx, r, false)
 		return grant{header: basic(l), login: l, challenge: ch}, nil
 	case "bearer":
 		return c.bearer(ctx, h, r, ch, want)
@@ -120,24 +124,59 @@ func (c *Client) bearer(ctx context.Context, h *host, r Ref, ch *transport.Chall
 	if t.grant.header != "" && t.grant.challenge == ch && time.Now().Before(t.until) {
 		return t.grant, nil
 	}
-	l := c.creds.lookup(r, false)
-	g := grant{login: l, challenge: ch, token: t}
+	l := login{}
+	if !h.anonymous(r, want) {
+		l = c.creds.lookup(ctx, r, false)
+	}
 	if l.config.RegistryToken != "" {
-		g.header = "Bearer " + l.config.RegistryToken
-		return g, nil
+		return grant{header: "Bearer " + l.config.RegistryToken, login: l, challenge: ch, token: t}, nil
 	}
 	secret, life, err := c.fetchToken(ctx, h, r, l, ch, want)
+	if errors.Is(err, ErrDenied) && c.creds.refresh(ctx, l, r) {
+		l = c.creds.lookup(ctx, r, false)
+		secret, life, err = c.fetchToken(ctx, h, r, l, ch, want)
+	}
+	if errors.Is(err, ErrDenied) && c.decline(h, r, want, l) {
+		// That they were refused tells more than that anonymous users are.
+		if s, d, anonymousErr := c.fetchToken(ctx, h, r, login{}, ch, want); anonymousErr == nil {
+			l, secret, life, err = login{}, s, d, nil
+		}
+	}
 	if err != nil {
 		return grant{}, err
 	}
-	g.header = "Bearer " + secret
+	g := grant{header: "Bearer " + secret, login: l, challenge: ch, token: t}
 	t.grant, t.until = g, time.Now().Add(life-min(tokenMargin, life/2))
 	return g, nil
 }
 
+// decline stops the use of a login that nobody named, such as a token that CI
+// put there for something else: public images can be pulled without. It
+// reports whether that makes a difference.
+func (c *Client) decline(h *host, r Ref, want scopes, l login) bool {
+	if !l.implied || !want.onlyPull() {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.declined[r.Repository] {
+		return false
+	}
+	h.declined[r.Repository] = true
+	c.log.Debug("credentials were refused, going on without", "repository", r.Name(), "from", l.from)
+	return true
+}
+
+// anonymous reports whether pulls from a repository go without a login.
+func (h *host) anonymous(r Ref, want scopes) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.declined[r.Repository] && want.onlyPull()
+}
+
 func (c *Client) fetchToken(ctx context.Context, h *host, r Ref, l login, ch *transport.Challenge, want scopes) (string, time.Duration, error) {
 	start := time.Now()
-	tok, err := transport.Exchange(ctx, realmRegistry(h.registry, ch), l.authenticator(), &retryablehttp.RoundTripper{Client: c.tokens}, want, ch)
+	tok, err := transport.Exchange(onBehalf(ctx, h.name), realmRegistry(h.registry, ch), l.authenticator(), &retryablehttp.RoundTripper{Client: c.tokens}, want, ch)
 	if err != nil {
 		return "", 0, c.tokenError(ctx, h, r, start, err)
 	}
@@ -194,18 +233,21 @@ func (c *Client) tokenError(ctx context.Context, h *host, r Ref, start time.Time
 
 // refused learns from an answer 401 or 403 to a request that was sent with g.
 // It reports whether another try with a new grant makes sense.
-func (c *Client) refused(h *host, r Ref, want scopes, g grant, resp *http.Response) bool {
+func (c *Client) refused(ctx context.Context, h *host, r Ref, want scopes, g grant, resp *http.Response) bool {
 	if resp.Request.URL.Host != h.base.Host {
 		return false
 	}
 	forget(g)
-	if resp.StatusCode == http.StatusForbidden {
-		return c.creds.refresh(g.login, r)
-	}
 	ch := parseChallenge(resp, h.plain)
-	if ch == nil {
-		return c.creds.refresh(g.login, r)
+	if resp.StatusCode == http.StatusForbidden || ch == nil {
+		return c.creds.refresh(ctx, g.login, r) || c.decline(h, r, want, g.login)
 	}
+	return c.challenged(h, want, ch) || c.creds.refresh(ctx, g.login, r)
+}
+
+// challenged keeps what the registry asks for and reports whether that is new,
+// or worth a new token.
+func (c *Client) challenged(h *host, want scopes, ch *transport.Challenge) bool {
 	asked := ch.Parameters["scope"]
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -216,10 +258,7 @@ func (c *Client) refused(h *host, r Ref, want scopes, g grant, resp *http.Respon
 		h.challenge = ch
 		return true
 	}
-	if strings.EqualFold(ch.Scheme, "bearer") {
-		return true
-	}
-	return c.creds.refresh(g.login, r)
+	return strings.EqualFold(ch.Scheme, "bearer")
 }
 
 func sameChallenge(a, b *transport.Challenge) bool {

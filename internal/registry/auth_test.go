@@ -321,7 +321,7 @@ func TestOrderOfCredentials(t *testing.T) {
 				write(t, filepath.Join(home, ".docker"), tc.hom)
 			}
 			c := newClient(t, Options{HomeDir: home, Getenv: env("DOCKER_CONFIG", dir, "DOCKER_AUTH_CONFIG", tc.env)})
-			assert.Equal(t, c.creds.lookup(repo, false).config.Username, tc.want)
+			assert.Equal(t, c.creds.lookup(t.Context(), repo, false).config.Username, tc.want)
 		})
 	}
 }
@@ -332,7 +332,7 @@ func TestHubCredentials(t *testing.T) {
 		c := newClient(t, Options{Getenv: env("DOCKER_AUTH_CONFIG", authConfig(key, "a", "x"))})
 		hub, err := ParseRef("alpine")
 		assert.NilError(t, err)
-		assert.Equal(t, c.creds.lookup(hub, false).config.Username, "a", key)
+		assert.Equal(t, c.creds.lookup(t.Context(), hub, false).config.Username, "a", key)
 	}
 }
 
@@ -366,7 +366,7 @@ func TestCredentialHelpers(t *testing.T) {
 	repo := Ref{Registry: "ghcr.io", Repository: "acme/app"}
 	look := func(config string) login {
 		c := newClient(t, Options{Getenv: env("DOCKER_AUTH_CONFIG", config)})
-		return c.creds.lookup(repo, false)
+		return c.creds.lookup(t.Context(), repo, false)
 	}
 	assert.Equal(t, look(`{"credsStore":"good"}`).config.Password, "ghcr.io")
 	assert.Equal(t, look(`{"credHelpers":{"ghcr.io":"good"},"credsStore":"bad"}`).config.Password, "ghcr.io")
@@ -377,10 +377,10 @@ func TestCredentialHelpers(t *testing.T) {
 	}
 
 	c := newClient(t, Options{Getenv: env("DOCKER_AUTH_CONFIG", `{"credHelpers":{"ghcr.io":"good"}}`)})
-	first := c.creds.lookup(repo, false)
-	assert.Equal(t, c.creds.lookup(repo, false), first, "remembered")
-	assert.Assert(t, c.creds.refresh(first, repo), "the helper says something else now")
-	assert.Assert(t, c.creds.lookup(repo, false).config != first.config)
+	first := c.creds.lookup(t.Context(), repo, false)
+	assert.Equal(t, c.creds.lookup(t.Context(), repo, false), first, "remembered")
+	assert.Assert(t, c.creds.refresh(t.Context(), first, repo), "the helper says something else now")
+	assert.Assert(t, c.creds.lookup(t.Context(), repo, false).config != first.config)
 
 	// A registry whose password the helper renews.
 	assert.NilError(t, os.Remove(calls))

@@ -39,12 +39,31 @@ func (c *Client) hasBlob(ctx context.Context, repo Ref, d digest.Digest, s scope
 // digest are not those of desc; a connection that breaks is resumed where it
 // broke. A limited number of blobs can be open for one host, so read each to
 // its end or close it before opening the next few.
+//
+// Where repo has the tag or digest of an image that Image found, the blob comes
+// from the same mirror, or when that fails from the next place that has it.
 func (c *Client) Blob(ctx context.Context, repo Ref, desc ocispecs.Descriptor) (io.ReadCloser, error) {
-	b, err := c.blob(ctx, repo, desc)
-	return b, about(err, "pulling blob", repo.WithDigest(desc.Digest))
+	places := c.origins.of(repo)
+	if len(places) == 0 {
+		b, err := c.blob(ctx, repo, desc)
+		if err != nil {
+			return nil, about(err, "pulling blob", repo.WithDigest(desc.Digest))
+		}
+		return b, nil
+	}
+	b, err := fallThrough(ctx, c, repo, places, func(from *Client, place Ref) (*blobReader, error) {
+		b, err := from.blob(ctx, place, desc)
+		return b, about(err, "pulling blob", place.WithDigest(desc.Digest))
+	})
+	if err != nil {
+		return nil, err
+	}
+	// What came this far is worth all tries.
+	b.c = c.base
+	return b, nil
 }
 
-func (c *Client) blob(ctx context.Context, repo Ref, desc ocispecs.Descriptor) (io.ReadCloser, error) {
+func (c *Client) blob(ctx context.Context, repo Ref, desc ocispecs.Descriptor) (*blobReader, error) {
 	h, err := c.host(ctx, repo)
 	if err != nil {
 		return nil, err

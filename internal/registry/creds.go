@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,15 +32,20 @@ const (
 	helperLifetime = 10 * time.Minute
 )
 
-// credentials finds the login for a repository in docker's configuration.
+// credentials finds the login for a repository in docker's configuration, then
+// with the built-in helpers.
 type credentials struct {
-	sources []source
+	sources  []source
+	builtins []builtin
+	// timeout and patience are builtinTimeout and builtinPatience.
+	timeout, patience time.Duration
 	// searched says for people where credentials were looked for.
 	searched []string
 	log      *slog.Logger
 
 	mu     sync.Mutex
 	helped map[string]login
+	told   map[string]*told
 }
 
 // source is one configuration, the first that knows a registry wins.
@@ -57,6 +63,9 @@ type login struct {
 	// answer may differ.
 	helper bool
 	asked  time.Time
+	// implied is set for credentials that are there for whatever runs here,
+	// and not because somebody named them for this registry.
+	implied bool
 }
 
 func (l login) anonymous() bool { return l.config == authn.AuthConfig{} }
@@ -75,7 +84,7 @@ func (l login) authenticator() authn.Authenticator {
 // the fields that GitLab documents for it, and complains on stderr; so only its
 // parser and stores are used.
 func loadCredentials(getenv func(string) string, home string, log *slog.Logger) (*credentials, error) {
-	c := &credentials{log: log, helped: map[string]login{}}
+	c := &credentials{log: log, timeout: builtinTimeout, patience: builtinPatience, helped: map[string]login{}, told: map[string]*told{}}
 	var seen string
 	if dir := getenv("DOCKER_CONFIG"); dir != "" {
 		seen = filepath.Join(dir, "config.json")
@@ -128,9 +137,14 @@ func (c *credentials) add(name string, data []byte) error {
 }
 
 // lookup finds the login for a repository. fresh asks credential helpers again.
-func (c *credentials) lookup(r Ref, fresh bool) login {
+func (c *credentials) lookup(ctx context.Context, r Ref, fresh bool) login {
 	for _, s := range c.sources {
 		if l := c.ask(s, r, fresh); !l.anonymous() {
+			return l
+		}
+	}
+	for _, b := range c.builtins {
+		if l := c.askBuiltin(ctx, b, r, fresh); !l.anonymous() {
 			return l
 		}
 	}
@@ -162,8 +176,9 @@ func helperFor(f *configfile.ConfigFile, registry string) (helper, server string
 
 // serverKeys are the names that docker's files give a registry.
 func serverKeys(registry string) []string {
-	if registry == "docker.io" {
-		return []string{hubKey, "docker.io", "index.docker.io", "registry-1.docker.io"}
+	names := []string{hub, "index.docker.io", "registry-1.docker.io"}
+	if slices.Contains(names, registry) {
+		return append([]string{hubKey}, names...)
 	}
 	return []string{registry}
 }
@@ -229,8 +244,8 @@ func fromDocker(a types.AuthConfig) authn.AuthConfig {
 
 // advice is what to do when a registry refuses us.
 func (c *credentials) advice(r Ref) string {
-	where := cmp.Or(strings.Join(c.searched, ", "), "nothing")
-	if l := c.lookup(r, false); !l.anonymous() {
+	where := cmp.Or(strings.Join(append(slices.Clone(c.searched), c.failures(r)...), ", "), "nothing")
+	if l := c.known(r); !l.anonymous() {
 		return fmt.Sprintf("the credentials from %s do not allow it: run: docker login %s, or set DOCKER_AUTH_CONFIG", l.from, r.Registry)
 	}
 	return fmt.Sprintf("no credentials for %s in %s: run: docker login %s, or set DOCKER_AUTH_CONFIG", r.Registry, where, r.Registry)
@@ -238,6 +253,9 @@ func (c *credentials) advice(r Ref) string {
 
 // refresh asks a helper anew and reports whether it says something else than
 // what was used.
-func (c *credentials) refresh(used login, r Ref) bool {
-	return used.helper && c.lookup(r, true).config != used.config
+func (c *credentials) refresh(ctx context.Context, used login, r Ref) bool {
+	if !used.helper && !c.late(r) {
+		return false
+	}
+	return c.lookup(ctx, r, true).config != used.config
 }

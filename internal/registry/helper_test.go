@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"io"
 	"log"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -139,12 +141,22 @@ func pushIndex(t *testing.T, c *Client, to Ref, children ...ocispecs.Descriptor)
 // dialTo makes every host name lead to one server, so that names which are not
 // loopback can be tried.
 func dialTo(c *Client, addr string) {
-	rt := c.raw.Transport.(*roundTripper)
-	for _, tr := range []*http.Transport{rt.verified, rt.unverified} {
-		tr.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, addr)
+	dialBy(c, func(string) string { return addr })
+}
+
+// dialBy leads host names to servers.
+func dialBy(c *Client, server func(hostport string) string) {
+	for _, c := range []*Client{c, c.base} {
+		rt := c.raw.Transport.(*roundTripper)
+		sets := append(slices.Collect(maps.Values(rt.special)), rt.transports)
+		for _, set := range sets {
+			for _, tr := range []*http.Transport{set.verified, set.unverified, set.verifiedShowing, set.unverifiedShowing} {
+				tr.DialContext = func(ctx context.Context, network, hostport string) (net.Conn, error) {
+					return (&net.Dialer{}).DialContext(ctx, network, server(hostport))
+				}
+				tr.Proxy = nil
+			}
 		}
-		tr.Proxy = nil
 	}
 }
 

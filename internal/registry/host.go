@@ -47,27 +47,36 @@ type host struct {
 	// learned are scopes that the registry asked for where we asked for others.
 	learned map[string]string
 	tokens  map[string]*token
+	// declined are repositories where a login that nobody named was refused:
+	// pulls go on without one.
+	declined map[string]bool
+}
+
+// hostTable keeps the hosts that were asked.
+type hostTable struct {
+	mu    sync.Mutex
+	known map[string]*host
 }
 
 // host returns the probed registry.
 func (c *Client) host(ctx context.Context, r Ref) (*host, error) {
-	c.mu.Lock()
-	h := c.hosts[r.Registry]
+	c.hosts.mu.Lock()
+	h := c.hosts.known[r.Registry]
 	if h == nil {
 		reg, err := name.NewRegistry(r.Registry)
 		if err != nil {
-			c.mu.Unlock()
+			c.hosts.mu.Unlock()
 			return nil, err
 		}
 		h = &host{
 			name: r.Registry, registry: reg, plain: c.trust.allows(reg.RegistryStr()),
 			downloads: semaphore.NewWeighted(maxDownloads), uploads: semaphore.NewWeighted(maxUploads),
 			probing: semaphore.NewWeighted(1),
-			learned: map[string]string{}, tokens: map[string]*token{},
+			learned: map[string]string{}, tokens: map[string]*token{}, declined: map[string]bool{},
 		}
-		c.hosts[r.Registry] = h
+		c.hosts.known[r.Registry] = h
 	}
-	c.mu.Unlock()
+	c.hosts.mu.Unlock()
 
 	if err := h.probing.Acquire(ctx, 1); err != nil {
 		return nil, context.Cause(ctx)
@@ -88,7 +97,7 @@ func (c *Client) probe(ctx context.Context, h *host) error {
 		CheckRedirect: checkRedirect,
 		Timeout:       smallTimeout,
 	})
-	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, "https://"+h.registry.RegistryStr()+"/v2/", nil)
+	req, err := retryablehttp.NewRequestWithContext(onBehalf(ctx, h.name), http.MethodGet, "https://"+h.registry.RegistryStr()+"/v2/", nil)
 	if err != nil {
 		return err
 	}

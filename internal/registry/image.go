@@ -19,6 +19,8 @@ const maxNesting = 3
 type Image struct {
 	// Ref names the manifest by its digest, without tag.
 	Ref Ref
+	// Source is where it was read: Ref, or a mirror's name for it.
+	Source Ref
 	// Root is the digest of what the reference named: an index or the manifest.
 	Root digest.Digest
 	// Descriptor is the manifest's; its platform is that of Platform.
@@ -35,8 +37,27 @@ type Image struct {
 // it takes the best match as containerd does: the platform or one that runs on
 // it, such as arm/v6 for arm/v7. A reference to a single manifest is taken when
 // its config does not contradict p. Otherwise the error is a *PlatformError.
+//
+// Mirrors are asked first. One that fails, lacks the image or the platform, or
+// sends something that does not match its digest is passed over.
 func (c *Client) Image(ctx context.Context, ref Ref, p ocispecs.Platform) (*Image, error) {
 	ref = ref.DefaultTag()
+	places := c.origins.of(ref)
+	if len(places) == 0 {
+		places = c.mirrors.places(ref)
+	}
+	img, err := fallThrough(ctx, c, ref, places, func(from *Client, place Ref) (*Image, error) {
+		return from.image(ctx, place, p)
+	})
+	if err != nil {
+		return nil, err
+	}
+	img.Source, img.Ref = img.Ref, ref.WithDigest(img.Descriptor.Digest)
+	c.origins.remember(ref, img, places)
+	return img, nil
+}
+
+func (c *Client) image(ctx context.Context, ref Ref, p ocispecs.Platform) (*Image, error) {
 	d, data, err := c.Manifest(ctx, ref)
 	if err != nil {
 		return nil, err

@@ -163,7 +163,7 @@ func (c *Client) exchange(ctx context.Context, client *retryablehttp.Client, q c
 		if q.body != nil {
 			body = q.body
 		}
-		req, err := retryablehttp.NewRequestWithContext(ctx, q.method, to.String(), body)
+		req, err := retryablehttp.NewRequestWithContext(onBehalf(ctx, h.name), q.method, to.String(), body)
 		if err != nil {
 			return nil, errors.New(clean(err))
 		}
@@ -174,7 +174,7 @@ func (c *Client) exchange(ctx context.Context, client *retryablehttp.Client, q c
 			return nil, c.requestError(ctx, h.name, start, err)
 		}
 		denied := resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden
-		if !first || !denied || !c.refused(h, q.repo, q.scopes, g, resp) {
+		if !first || !denied || !c.refused(ctx, h, q.repo, q.scopes, g, resp) {
 			return resp, nil
 		}
 		resp.Body.Close()

@@ -49,6 +49,12 @@ func (r Retry) withDefaults() Retry {
 	return r
 }
 
+// hasty tries once more at most: there is another place to ask.
+func (r Retry) hasty() Retry {
+	r.Count = min(r.Count, 1)
+	return r
+}
+
 // temporary are the answers that may differ a moment later.
 func temporary(status int) bool {
 	switch status {

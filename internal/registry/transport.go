@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -26,19 +28,31 @@ const (
 var errPlainHTTP = errors.New("plain http is not allowed")
 
 // trust knows where plain http and unverified certificates are allowed.
-type trust struct{ insecure []string }
+type trust struct {
+	// insecure are hosts for both, anyInsecure is all of them.
+	insecure    []string
+	anyInsecure bool
+	// unverified are registries for unverified certificates.
+	unverified   []string
+	noneVerified bool
+}
 
+// allows reports whether a host may be asked over plain http.
 func (t trust) allows(hostport string) bool {
+	return t.anyInsecure || isLoopback(hostOnly(hostport)) || listed(t.insecure, hostport)
+}
+
+// verifies reports whether a host has to prove who it is, in a request that is
+// made on behalf of a registry.
+func (t trust) verifies(hostport, registry string) bool {
+	return !t.allows(hostport) && !t.noneVerified && !listed(t.unverified, hostport) && !listed(t.unverified, registry)
+}
+
+// listed reports whether a list has a host, or the host without its port.
+func listed(list []string, hostport string) bool {
+	hostport = canonical(hostport)
 	h := hostOnly(hostport)
-	if isLoopback(h) {
-		return true
-	}
-	for _, i := range t.insecure {
-		if strings.EqualFold(i, hostport) || strings.EqualFold(i, h) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(s string) bool { s = canonical(s); return s == hostport || s == h })
 }
 
 // hostOnly takes the port and the brackets of IPv6 off.
@@ -58,12 +72,20 @@ func isLoopback(h string) bool {
 // roundTripper is the one way out: it picks the transport by the trust in the
 // host and names the program.
 type roundTripper struct {
-	verified, unverified *http.Transport
-	trust                trust
-	agent                string
+	transports
+	// special are those of registries with keys of their own.
+	special map[string]transports
+	trust   trust
+	agent   string
 }
 
-func newTransport(t trust, agent string) *roundTripper {
+// transports differ in what they ask of a server and show to it.
+type transports struct {
+	verified, unverified               *http.Transport
+	verifiedShowing, unverifiedShowing *http.Transport
+}
+
+func newTransport(t trust, keys map[string]key, agent string) *roundTripper {
 	verified := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
@@ -79,25 +101,60 @@ func newTransport(t trust, agent string) *roundTripper {
 		// Pings find a dead connection below a stream that waits.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}
-	unverified := verified.Clone()
-	unverified.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
-	return &roundTripper{verified: verified, unverified: unverified, trust: t, agent: agent}
+	rt := &roundTripper{transports: key{}.transports(verified), special: map[string]transports{}, trust: t, agent: agent}
+	for registry, k := range keys {
+		rt.special[registry] = k.transports(verified)
+	}
+	return rt
+}
+
+type behalfKey struct{}
+
+// onBehalf marks requests for a registry: its token server and its store are
+// trusted as it is.
+func onBehalf(ctx context.Context, registry string) context.Context {
+	return context.WithValue(ctx, behalfKey{}, registry)
 }
 
 func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	allowed := rt.trust.allows(req.URL.Host)
-	if req.URL.Scheme == "http" && !allowed && !redirectedFromHTTP(req) {
+	if req.URL.Scheme == "http" && !rt.trust.allows(req.URL.Host) && !redirectedFromHTTP(req) {
 		if req.Body != nil {
 			req.Body.Close()
 		}
 		return nil, fmt.Errorf("%w to %s: allow it with --insecure-registry %s", errPlainHTTP, req.URL.Host, req.URL.Host)
 	}
+	next := rt.pick(req)
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", rt.agent)
-	if allowed {
-		return rt.unverified.RoundTrip(req)
+	return next.RoundTrip(req)
+}
+
+// pick chooses the transport. A certificate of ours is shown to the registry
+// alone, not to hosts that it names.
+func (rt *roundTripper) pick(req *http.Request) *http.Transport {
+	registry, ok := req.Context().Value(behalfKey{}).(string)
+	if !ok {
+		registry = req.URL.Host
 	}
-	return rt.verified.RoundTrip(req)
+	registry = canonical(registry)
+	set, ok := rt.special[registry]
+	if !ok {
+		set, ok = rt.special[hostOnly(registry)]
+	}
+	if !ok {
+		set = rt.transports
+	}
+	verify := rt.trust.verifies(req.URL.Host, registry)
+	show := hostOnly(canonical(req.URL.Host)) == hostOnly(registry)
+	switch {
+	case verify && show:
+		return set.verifiedShowing
+	case verify:
+		return set.verified
+	case show:
+		return set.unverifiedShowing
+	}
+	return set.unverified
 }
 
 // redirectedFromHTTP allows a plain registry to keep its blobs on a plain

@@ -276,7 +276,7 @@ func (u *upload) send(ctx context.Context, q call) (*answer, error) {
 	defer body.end()
 
 	to := u.host.url(q)
-	req, err := http.NewRequestWithContext(ctx, q.method, to.String(), body.from(u.offset))
+	req, err := http.NewRequestWithContext(onBehalf(ctx, u.host.name), q.method, to.String(), body.from(u.offset))
 	if err != nil {
 		return nil, errors.New(clean(err))
 	}
@@ -302,7 +302,7 @@ func (u *upload) send(ctx context.Context, q call) (*answer, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
-		if u.c.refused(u.host, u.repo, q.scopes, g, resp) {
+		if u.c.refused(ctx, u.host, u.repo, q.scopes, g, resp) {
 			return nil, &broken{cause: u.c.answerError(u.repo, u.repo.Registry, resp.StatusCode, nil)}
 		}
 	}

@@ -6,8 +6,10 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"syscall"
 )
 
 // Runner runs processes. It is safe for concurrent use.
@@ -94,3 +96,13 @@ func (e *ExitError) Error() string { return fmt.Sprintf("exit code: %d", e.Code)
 type UnsupportedError struct{ What, Fix string }
 
 func (e *UnsupportedError) Error() string { return e.What + ": " + e.Fix }
+
+// Cause is the system's error without the paths, which are those of the builder
+// and mean nothing to the user.
+func Cause(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}

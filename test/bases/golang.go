@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,4 +59,29 @@ func goTree() (t tree, version string, err error) {
 		return nil
 	})
 	return t, version, err
+}
+
+// certificates adds what the package ca-certificates makes when it is installed:
+// the bundle that programs read.
+func (d *debs) certificates(t tree) error {
+	files := tree{}
+	if err := d.unpack(files, []string{"ca-certificates"}, documentation); err != nil {
+		return err
+	}
+	var bundle bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if strings.HasPrefix(name, "usr/share/ca-certificates/") && strings.HasSuffix(name, ".crt") {
+			bundle.Write(bytes.TrimSpace(files[name].data))
+			bundle.WriteByte('\n')
+		}
+	}
+	if bundle.Len() == 0 {
+		return fmt.Errorf("no certificate in the package ca-certificates")
+	}
+	maps.Copy(t, files)
+	for _, dir := range []string{"etc/ssl", "etc/ssl/certs", "usr/local/share/ca-certificates"} {
+		t.dir(dir, 0o755)
+	}
+	t.file("etc/ssl/certs/ca-certificates.crt", 0o644, bundle.Bytes())
+	return nil
 }

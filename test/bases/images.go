@@ -124,9 +124,12 @@ func documentation(path string) bool {
 	return strings.Contains(path, "/gconv/")
 }
 
-func golangImage(debian v1.Image) (v1.Image, error) {
+func golangImage(debian v1.Image, d *debs) (v1.Image, error) {
 	t, version, err := goTree()
 	if err != nil {
+		return nil, err
+	}
+	if err := d.certificates(t); err != nil {
 		return nil, err
 	}
 	file, err := debian.ConfigFile()

@@ -3,7 +3,7 @@
 //
 //	REPOSITORIES/busybox:1     a static busybox, every platform
 //	REPOSITORIES/debian:12     Debian 12 with a shell, coreutils and useradd, every platform
-//	REPOSITORIES/golang:1.26   debian and this machine's Go, for this machine's platform
+//	REPOSITORIES/golang:1.26   debian, certificates and this machine's Go, for this machine's platform
 //
 // No registry and no foreign binary is needed to make them: files come straight
 // out of Debian's packages, no maintainer script runs. Finished images are kept
@@ -125,7 +125,7 @@ func build(cache, dir string, platforms []string) error {
 		if p.Architecture != runtime.GOARCH {
 			continue
 		}
-		golang, err := golangImage(debian)
+		golang, err := golangImage(debian, debs)
 		if err != nil {
 			return fmt.Errorf("making golang for %s: %w", s, err)
 		}

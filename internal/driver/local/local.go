@@ -45,7 +45,10 @@ type Driver struct {
 
 // Isolation is where trees live and processes run. They go together.
 type Isolation interface {
-	Open(stateDir string) (rootfs.Store, sandbox.Runner, error)
+	// StateDir is the directory to use when the user names none; byDefault is
+	// where it would be best for the user.
+	StateDir(byDefault string) string
+	Open(ctx context.Context, stateDir string) (rootfs.Store, sandbox.Runner, error)
 }
 
 // Result is what was built.
@@ -133,7 +136,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		return nil, err
 	}
 
-	store, runner, err := d.Isolation.Open(o.StateDir)
+	store, runner, err := d.Isolation.Open(ctx, o.StateDir)
 	if err != nil {
 		return nil, err
 	}

@@ -19,14 +19,6 @@ import (
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 )
 
-const (
-	// partSuffix ends the name of a layer that is being unpacked.
-	partSuffix = ".part"
-	// lockDelay is the time between two looks at a lock that another process
-	// holds.
-	lockDelay = 20 * time.Millisecond
-)
-
 // baseInfo is what a base layer's directory does not show.
 type baseInfo struct {
 	// Plain says that the directory has nothing in it that only overlayfs
@@ -42,76 +34,50 @@ func (s *Store) Base(ctx context.Context, diffID digest.Digest, open func(contex
 	if err := diffID.Validate(); err != nil {
 		return nil, fmt.Errorf("diff ID %q: %w", diffID, err)
 	}
-	release, err := s.hold()
+	release, err := s.state.Hold()
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	for {
-		l, err, _ := s.flights.Do(diffID.String(), func() (any, error) {
-			l, err := s.base(ctx, diffID, open)
-			if err != nil && ctx.Err() != nil {
-				err = &abandonedError{err}
-			}
-			return l, err
-		})
-		if err == nil {
-			return l.(*tree), nil
-		}
-		if _, ok := errors.AsType[*abandonedError](err); ok && ctx.Err() == nil {
-			if err := pause(ctx); err != nil {
-				return nil, err
-			}
-			continue
-		}
+	if err := s.state.Share(ctx, diffID.String(), func() error { return s.base(ctx, diffID, open) }); err != nil {
 		return nil, err
 	}
+	return s.known(diffID), nil
 }
 
-// abandonedError is what others get when the caller that did the work for them
-// was cancelled.
-type abandonedError struct{ err error }
+func (s *Store) known(diffID digest.Digest) *tree {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bases[diffID]
+}
 
-func (e *abandonedError) Error() string { return e.err.Error() }
-func (e *abandonedError) Unwrap() error { return e.err }
-
-func pause(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(lockDelay):
+func (s *Store) base(ctx context.Context, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) error {
+	if s.known(diffID) != nil {
 		return nil
 	}
-}
-
-func (s *Store) base(ctx context.Context, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (*tree, error) {
-	s.mu.Lock()
-	known := s.bases[diffID]
-	s.mu.Unlock()
-	if known != nil {
-		return known, nil
-	}
-	dir := filepath.Join(s.state, "layers", diffID.Encoded())
-	info, err := readInfo(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		info, err = s.unpack(ctx, dir, diffID, open)
-	}
+	name := diffID.Encoded()
+	err := s.state.Make(ctx, name, func(part string) error { return unpack(ctx, part, diffID, open) })
 	if err != nil {
-		return nil, err
+		return err
+	}
+	dir := s.state.Thing(name)
+	info, err := readInfo(dir)
+	if err != nil {
+		return err
 	}
 	t := &tree{
 		dir:    filepath.Join(dir, "fs"),
-		name:   filepath.Join("l", s.newName()),
+		name:   filepath.Join("l", s.state.NewName()),
 		plain:  info.Plain,
 		opaque: info.Opaque,
 	}
 	if err := os.Symlink(t.dir, s.path(t.name)); err != nil {
-		return nil, err
+		return err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.bases[diffID] = t
-	s.mu.Unlock()
-	return t, nil
+	return nil
 }
 
 func readInfo(dir string) (info baseInfo, err error) {
@@ -125,43 +91,25 @@ func readInfo(dir string) (info baseInfo, err error) {
 	return info, nil
 }
 
-// unpack makes the directory dir of a base layer, complete or not at all.
-func (s *Store) unpack(ctx context.Context, dir string, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (_ baseInfo, err error) {
-	l, err := lock(ctx, s.lockName(diffID.Encoded()))
+// unpack makes the directory dir of a base layer.
+func unpack(ctx context.Context, dir string, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) error {
+	root := filepath.Join(dir, "fs")
+	if err := errors.Join(os.MkdirAll(root, 0o755), os.Chmod(root, 0o755)); err != nil {
+		return err
+	}
+	info, err := unpackTar(ctx, root, diffID, open)
 	if err != nil {
-		return baseInfo{}, err
-	}
-	defer l.Close()
-	info, err := readInfo(dir)
-	if !errors.Is(err, os.ErrNotExist) {
-		return info, err
-	}
-
-	part := dir + partSuffix
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(part))
-		}
-	}()
-	root := filepath.Join(part, "fs")
-	if err := errors.Join(os.RemoveAll(part), os.MkdirAll(root, 0o755), os.Chmod(root, 0o755)); err != nil {
-		return info, err
-	}
-	if info, err = unpackTar(ctx, root, diffID, open); err != nil {
-		return info, err
+		return err
 	}
 	// The root's time is no part of a layer; steps see it nevertheless.
 	if err := os.Chtimes(root, time.Time{}, time.Unix(0, 0)); err != nil {
-		return info, err
+		return err
 	}
 	data, err := json.Marshal(info)
 	if err != nil {
-		return info, err
+		return err
 	}
-	if err := os.WriteFile(filepath.Join(part, "info.json"), data, 0o600); err != nil {
-		return info, err
-	}
-	return info, os.Rename(part, dir)
+	return os.WriteFile(filepath.Join(dir, "info.json"), data, 0o600)
 }
 
 func unpackTar(ctx context.Context, root string, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (info baseInfo, err error) {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -216,8 +217,8 @@ func TestCloseLeavesWhatOutlivesTheBuild(t *testing.T) {
 	assert.NilError(t, v.Release())
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	assert.NilError(t, err)
-	assert.Assert(t, !strings.Contains(string(mounts), filepath.Base(s.dir)))
-	_, err = os.Stat(s.dir)
+	assert.Assert(t, !strings.Contains(string(mounts), filepath.Base(s.state.Dir())))
+	_, err = os.Stat(s.state.Dir())
 	assert.ErrorIs(t, err, os.ErrNotExist)
 	_, err = os.Stat(cache)
 	assert.NilError(t, err)
@@ -240,20 +241,20 @@ func TestNewRemovesKilledBuilds(t *testing.T) {
 	alive := newStore(t, state)
 	// What a killed build leaves: nobody holds its lock. Its layer was half done.
 	dead := filepath.Join(state, "builds", "dead")
-	part := filepath.Join(state, "layers", strings.Repeat("0", 64)+partSuffix)
-	busy := filepath.Join(state, "layers", strings.Repeat("1", 64)+partSuffix)
+	part := filepath.Join(state, "layers", strings.Repeat("0", 64)+".part")
+	busy := filepath.Join(state, "layers", strings.Repeat("1", 64)+".part")
 	for _, dir := range []string{dead + "/w/1/u", dead + "/m", part, busy} {
 		assert.NilError(t, os.MkdirAll(dir, 0o755))
 	}
 	assert.NilError(t, unix.Mount("tmpfs", dead+"/m", "tmpfs", 0, ""))
-	l, err := lock(t.Context(), alive.lockName(strings.Repeat("1", 64)))
-	assert.NilError(t, err)
+	l := flock.New(alive.state.LockName(strings.Repeat("1", 64)))
+	assert.NilError(t, l.Lock())
 	newStore(t, state)
 	for _, gone := range []string{dead, part} {
 		_, err := os.Stat(gone)
 		assert.ErrorIs(t, err, os.ErrNotExist)
 	}
-	for _, kept := range []string{alive.dir, busy} {
+	for _, kept := range []string{alive.state.Dir(), busy} {
 		_, err := os.Stat(kept)
 		assert.NilError(t, err)
 	}

@@ -78,7 +78,7 @@ func (s *Store) View(ctx context.Context, layers []rootfs.Layer) (rootfs.View, e
 	if err != nil {
 		return nil, err
 	}
-	release, err := s.hold()
+	release, err := s.state.Hold()
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (s *Store) view(trees []*tree) (*view, error) {
 	}
 	v := &view{store: s, path: s.path(name), mounted: true}
 	options := slices.DeleteFunc(slices.Clone(s.options), func(o string) bool { return o == volatile })
-	if err := mount(s.dir, v.path, names(trees), "", "", options); err != nil {
+	if err := mount(s.state.Dir(), v.path, names(trees), "", "", options); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting %d layers: %w", len(trees), err), os.Remove(v.path))
 	}
 	return v, nil
@@ -123,7 +123,7 @@ func (v *view) Release() error {
 	if !v.mounted {
 		return nil
 	}
-	release, err := v.store.hold()
+	release, err := v.store.state.Hold()
 	if err != nil {
 		return nil
 	}
@@ -148,7 +148,7 @@ func (s *Store) Work(ctx context.Context, parents []rootfs.Layer) (rootfs.Work, 
 	if err != nil {
 		return nil, err
 	}
-	release, err := s.hold()
+	release, err := s.state.Hold()
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +203,7 @@ func (w *work) open() error {
 	if err := copyAttributes(w.parents[len(w.parents)-1].dir, w.upper()); err != nil {
 		return fmt.Errorf("making the root of a tree: %w", err)
 	}
-	err := mount(w.store.dir, w.merged(), names(w.parents), w.name+"/u", w.name+"/w", w.store.options)
+	err := mount(w.store.state.Dir(), w.merged(), names(w.parents), w.name+"/u", w.name+"/w", w.store.options)
 	if err != nil {
 		return fmt.Errorf("mounting a tree of %d layers: %w", len(w.parents), err)
 	}
@@ -228,7 +228,7 @@ func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
 	if w.ended {
 		return nil, errors.New("the tree was committed or discarded before")
 	}
-	release, err := w.store.hold()
+	release, err := w.store.state.Hold()
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +270,7 @@ func (w *work) Discard() error {
 	if w.ended {
 		return nil
 	}
-	release, err := w.store.hold()
+	release, err := w.store.state.Hold()
 	if err != nil {
 		// Close has removed the tree.
 		return nil

@@ -9,13 +9,15 @@ import (
 	"testing/synctest"
 
 	"gotest.tools/v3/assert"
+
+	"github.com/org/kaniko-multiarch/internal/sandbox/process"
 )
 
 // Arguments and environment of a process can be read by every other process of
 // the user.
 func TestCommand_tells_nothing(t *testing.T) {
 	t.Parallel()
-	cmd := command(&spec{Args: []string{"login", "hunter2"}, Env: []string{"TOKEN=hunter2"}}, nil, nil)
+	cmd := command(&spec{Spec: process.Spec{Args: []string{"login", "hunter2"}, Env: []string{"TOKEN=hunter2"}}}, nil, nil)
 	assert.DeepEqual(t, cmd.Args, []string{childName})
 	// nil would be our own environment.
 	assert.Assert(t, cmd.Env != nil)

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/org/kaniko-multiarch/internal/sandbox/process"
 )
 
 // enteredVar tells a process that it is the child of Enter: "NAMESPACE:FD", the
@@ -94,9 +96,9 @@ func Enter(ctx context.Context) (code int, done bool, err error) {
 	}
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
-		return exitCode(status), true, fmt.Errorf("the builder was killed (%v); if the machine ran out of memory, give it more", status.Signal())
+		return process.ExitCode(status), true, fmt.Errorf("the builder was killed (%v); if the machine ran out of memory, give it more", status.Signal())
 	}
-	return exitCode(status), true, nil
+	return process.ExitCode(status), true, nil
 }
 
 // settle tells whether this process is the child, and makes it ready.

@@ -92,7 +92,7 @@ func userMount(m sandbox.Mount) (mount, error) {
 	}
 	source, err := openPath(m.Source)
 	if err != nil {
-		return mount{}, fmt.Errorf("mounting %s: its source: %w", m.Dest, cause(err))
+		return mount{}, fmt.Errorf("mounting %s: its source: %w", m.Dest, sandbox.Cause(err))
 	}
 	return mount{dest: m.Dest, source: source, flags: ro}, nil
 }

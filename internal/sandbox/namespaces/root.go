@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/org/kaniko-multiarch/internal/sandbox"
+	"github.com/org/kaniko-multiarch/internal/sandbox/stub"
 )
 
 // tree is the root directory while it is put together. Its content is not
@@ -136,7 +137,7 @@ func (t tree) pivot() error {
 func (t tree) open(path string) (*os.File, error) {
 	f, err := pathrs.OpenatInRoot(t.dir, path)
 	if err != nil {
-		return nil, cause(err)
+		return nil, sandbox.Cause(err)
 	}
 	return f, nil
 }
@@ -150,7 +151,7 @@ func (t tree) mkdirAll(path string) (*os.File, error) {
 	}
 	f, err := pathrs.MkdirAllHandle(t.dir, rel, 0o755)
 	if err != nil {
-		return nil, cause(err)
+		return nil, sandbox.Cause(err)
 	}
 	return f, nil
 }
@@ -192,7 +193,7 @@ func (t tree) makeMountPoint(path string, dir bool) (*os.File, error) {
 	}
 	parent, err := pathrs.MkdirAllHandle(t.dir, filepath.Dir(rel), 0o755)
 	if err != nil {
-		return nil, cause(err)
+		return nil, sandbox.Cause(err)
 	}
 	defer parent.Close()
 	fd, err := unix.Openat(int(parent.Fd()), filepath.Base(rel), unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
@@ -208,7 +209,7 @@ func (t tree) makeMountPoint(path string, dir bool) (*os.File, error) {
 func (t tree) resolve(path string) (string, error) {
 	full, err := securejoin.SecureJoin(t.path, path)
 	if err != nil {
-		return "", cause(err)
+		return "", sandbox.Cause(err)
 	}
 	return filepath.Join(".", strings.TrimPrefix(full, t.path)), nil
 }
@@ -217,7 +218,7 @@ func openPath(path string) (*os.File, error) {
 	return os.OpenFile(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 }
 
-func openAll(dirs []dirTimes) ([]*os.File, error) {
+func openAll(dirs []stub.Times) ([]*os.File, error) {
 	var out []*os.File
 	for _, d := range dirs {
 		f, err := openPath(d.Path)
@@ -230,13 +231,3 @@ func openAll(dirs []dirTimes) ([]*os.File, error) {
 }
 
 func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
-
-// cause is the system's error without the paths, which are those of the
-// builder and mean nothing to the user.
-func cause(err error) error {
-	var errno unix.Errno
-	if errors.As(err, &errno) {
-		return errno
-	}
-	return err
-}

@@ -30,15 +30,15 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 	"github.com/org/kaniko-multiarch/internal/sandbox/identity"
+	"github.com/org/kaniko-multiarch/internal/sandbox/process"
+	"github.com/org/kaniko-multiarch/internal/sandbox/stub"
 )
 
 // DefaultGrace is how long a cancelled process may take to end after SIGTERM.
 const DefaultGrace = 5 * time.Second
 
-// Explainer says why the kernel refuses to run a file, from its first bytes.
-type Explainer interface {
-	Explain(head []byte) string
-}
+// Explainer says why the kernel refuses to run a file.
+type Explainer = process.Explainer
 
 // Runner is a sandbox.Runner. It needs CAP_SYS_ADMIN.
 type Runner struct {
@@ -70,16 +70,16 @@ func (r *Runner) Run(ctx context.Context, p sandbox.Process) (err error) {
 	if err != nil {
 		return err
 	}
-	made := findStubs(root, p.Mounts, p.RemoveStubs)
-	defer func() { err = errors.Join(err, made.remove()) }()
-	if err := makeCwd(root, p.Cwd, user); err != nil {
+	made := stub.Find(root, p.Mounts, p.RemoveStubs)
+	defer func() { err = errors.Join(err, made.Remove()) }()
+	if err := stub.MakeCwd(root, p.Cwd, user); err != nil {
 		return err
 	}
 	s, err := newSpec(root, p, user)
 	if err != nil {
 		return err
 	}
-	s.KeepTimes = made.parents()
+	s.KeepTimes = made.Parents()
 	return r.start(ctx, s, p.Stdout, p.Stderr)
 }
 
@@ -124,8 +124,8 @@ func (r *Runner) start(ctx context.Context, s *spec, stdout, stderr io.Writer) e
 	// A child that ends early does not read it all; its report says why.
 	sendErr := gob.NewEncoder(specW).Encode(s)
 	specW.Close()
-	var told report
-	told.receive(reportR)
+	var told process.Report
+	told.Receive(reportR)
 	waitErr := cmd.Wait()
 	close(done)
 	<-stopped
@@ -133,11 +133,11 @@ func (r *Runner) start(ctx context.Context, s *spec, stdout, stderr io.Writer) e
 	if waitErr != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if told.Message != "" || told.NotRun {
-		return r.failure(told, stderr)
+	if err := told.Err(r.explain, stderr); err != nil {
+		return err
 	}
 	if exit := (*exec.ExitError)(nil); errors.As(waitErr, &exit) {
-		return &sandbox.ExitError{Code: exitCode(exit.Sys().(syscall.WaitStatus))}
+		return &sandbox.ExitError{Code: process.ExitCode(exit.Sys().(syscall.WaitStatus))}
 	}
 	if waitErr != nil {
 		return fmt.Errorf("running a process: %w", waitErr)
@@ -171,23 +171,6 @@ func command(s *spec, stdout, stderr io.Writer) *exec.Cmd {
 	}
 }
 
-// failure is for a process that was never started.
-func (r *Runner) failure(told report, stderr io.Writer) error {
-	if !told.NotRun {
-		if told.Fix != "" {
-			return &sandbox.UnsupportedError{What: told.Message, Fix: told.Fix}
-		}
-		return errors.New(told.Message)
-	}
-	if len(told.Head) > 0 {
-		told.Message += ": " + r.explain.Explain(told.Head)
-	}
-	if stderr != nil {
-		fmt.Fprintln(stderr, told.Message)
-	}
-	return &sandbox.ExitError{Code: told.Code}
-}
-
 func startError(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
@@ -202,13 +185,6 @@ func startError(err error) error {
 		}
 	}
 	return fmt.Errorf("starting a process: %w", err)
-}
-
-func exitCode(status syscall.WaitStatus) int {
-	if status.Signaled() {
-		return 128 + int(status.Signal())
-	}
-	return status.ExitStatus()
 }
 
 func onlyWriter(w io.Writer) io.Writer {

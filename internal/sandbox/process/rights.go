@@ -1,4 +1,4 @@
-package namespaces
+package process
 
 import (
 	"errors"
@@ -26,7 +26,7 @@ func (c capSet) has(capability int) bool { return c&(1<<capability) != 0 }
 // dropRights becomes the user. A process with default rights has its
 // capabilities in the bounding set only: exec gives them to root and to nobody
 // else. An insecure one keeps all that we have, whoever it is.
-func (s *spec) dropRights() error {
+func (s *Spec) dropRights() error {
 	have, err := permitted()
 	if err != nil {
 		return fmt.Errorf("reading capabilities: %w", err)

@@ -1,4 +1,8 @@
-package namespaces
+// Package stub makes and removes the mount points and the working directory
+// that a process needs in a file tree and that the tree does not have.
+//
+// It must not know how anything is mounted.
+package stub
 
 import (
 	"errors"
@@ -16,19 +20,19 @@ import (
 	"github.com/org/kaniko-multiarch/internal/sandbox/identity"
 )
 
-// stubs are the paths that do not exist in a root and will be made as mount
+// Stubs are the paths that do not exist in a root and will be made as mount
 // points, each before its parent. The rules are those of BuildKit's
 // executor/stubs.go, but for one: BuildKit leaves a new modification time on
 // the directory that a mount point was made in, we keep the old one.
-type stubs struct {
+type Stubs struct {
 	root  string
 	paths []string
 }
 
-// findStubs looks for them. The mount points of /proc, /sys and /dev stay in
+// Find looks for them. The mount points of /proc, /sys and /dev stay in
 // the root, as they do with BuildKit.
-func findStubs(root string, mounts []sandbox.Mount, recursive bool) stubs {
-	s := stubs{root: root}
+func Find(root string, mounts []sandbox.Mount, recursive bool) Stubs {
+	s := Stubs{root: root}
 	names := []string{"/etc/resolv.conf", "/etc/hosts"}
 	for _, m := range mounts {
 		names = append(names, m.Dest)
@@ -53,9 +57,15 @@ func missing(path string) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// parents returns the directories that exist and will hold a stub for a while.
-func (s stubs) parents() []dirTimes {
-	var out []dirTimes
+// Times are the times of a directory.
+type Times struct {
+	Path         string
+	Atime, Mtime unix.Timespec
+}
+
+// Parents returns the directories that exist and will hold a stub for a while.
+func (s Stubs) Parents() []Times {
+	var out []Times
 	seen := map[string]bool{}
 	for _, path := range s.paths {
 		dir := filepath.Dir(path)
@@ -64,25 +74,25 @@ func (s stubs) parents() []dirTimes {
 			continue
 		}
 		seen[dir] = true
-		out = append(out, dirTimes{Path: dir, Atime: st.Atim, Mtime: st.Mtim})
+		out = append(out, Times{Path: dir, Atime: st.Atim, Mtime: st.Mtim})
 	}
 	return out
 }
 
-// remove removes the stubs that are still empty; what the process put there
+// Remove removes the stubs that are still empty; what the process put there
 // stays. Nobody else may change the root meanwhile.
-func (s stubs) remove() error {
+func (s Stubs) Remove() error {
 	var errs []error
 	for _, path := range s.paths {
 		if err := s.removeOne(path); err != nil {
 			rel := strings.TrimPrefix(path, s.root)
-			errs = append(errs, fmt.Errorf("removing the mount point %s: %w", rel, cause(err)))
+			errs = append(errs, fmt.Errorf("removing the mount point %s: %w", rel, sandbox.Cause(err)))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (s stubs) removeOne(path string) error {
+func (s Stubs) removeOne(path string) error {
 	// The process may have replaced a directory on the way by a link.
 	parent := filepath.Dir(path)
 	if real, err := securejoin.SecureJoin(s.root, strings.TrimPrefix(parent, s.root)); err != nil || real != parent {
@@ -109,18 +119,18 @@ func (s stubs) removeOne(path string) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, parent, []unix.Timespec{st.Atim, st.Mtim}, 0)
 }
 
-// makeCwd makes a working directory that does not exist. It belongs to the user
+// MakeCwd makes a working directory that does not exist. It belongs to the user
 // and stays in the root.
-func makeCwd(root, cwd string, u identity.User) error {
+func MakeCwd(root, cwd string, u identity.User) error {
 	path, err := securejoin.SecureJoin(root, cwd)
 	if err != nil {
-		return fmt.Errorf("finding the working directory %s: %w", cwd, cause(err))
+		return fmt.Errorf("finding the working directory %s: %w", cwd, sandbox.Cause(err))
 	}
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
 	if err := user.MkdirAllAndChown(path, 0o755, u.UID, u.GID); err != nil {
-		return fmt.Errorf("making the working directory %s: %w", cwd, cause(err))
+		return fmt.Errorf("making the working directory %s: %w", cwd, sandbox.Cause(err))
 	}
 	return nil
 }

@@ -1,0 +1,154 @@
+// Package inplace keeps file trees as plain directories, for places where
+// nothing can be mounted. A layer is the tar it came as or was committed as; a
+// tree is made of the layers' entries, of which only those are unpacked that no
+// upper layer hides. It has an index of what was made, so that a commit looks
+// at what changed only.
+//
+// The package must not know what a Dockerfile or a registry is, nor what runs
+// in its trees; whoever moves a tree elsewhere puts it back before the commit.
+package inplace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/org/kaniko-multiarch/internal/layer"
+	"github.com/org/kaniko-multiarch/internal/rootfs"
+	"github.com/org/kaniko-multiarch/internal/rootfs/state"
+)
+
+// Store is a rootfs.Store in a state directory, which several processes may
+// share. Below what package state has there are
+//
+//	tars/HEX       base layers by diff ID, uncompressed; they outlive a build
+//	builds/ID/t    trees
+//	builds/ID/l    layers of works, uncompressed
+type Store struct {
+	state *state.State
+
+	mu    sync.Mutex
+	bases map[digest.Digest]*change
+	trees []*tree
+	// files are open as long as the store is.
+	files []io.Closer
+}
+
+var _ rootfs.Store = (*Store)(nil)
+
+// New opens the state directory stateDir, which is made when missing, and
+// removes what killed builds left there.
+func New(stateDir string) (*Store, error) {
+	dir, err := state.Open(stateDir, "tars", os.RemoveAll)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{state: dir, bases: map[digest.Digest]*change{}}
+	for _, name := range []string{"t", "l"} {
+		if err := os.Mkdir(dir.Path(name), 0o700); err != nil {
+			return nil, errors.Join(err, dir.Close())
+		}
+	}
+	return s, nil
+}
+
+// CacheDir implements rootfs.Store.
+func (s *Store) CacheDir(key string) (string, error) { return s.state.CacheDir(key) }
+
+// Close removes all that is this build's own: all trees, and the layers of
+// works.
+func (s *Store) Close() error {
+	err := s.state.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.files {
+		err = errors.Join(err, f.Close())
+	}
+	s.files = nil
+	return err
+}
+
+// change is a layer.
+type change struct {
+	store *Store
+	tar   *os.File
+	// root has the layer's entries. Its own attributes, which no tar has, are
+	// those of the tree.
+	root *layer.Node
+	// sockets are by their paths: the tar does not have them, later steps do.
+	sockets map[string]*layer.Node
+	// made says that a work committed the layer.
+	made bool
+}
+
+// WriteTar implements rootfs.Layer.
+func (c *change) WriteTar(ctx context.Context, w io.Writer, opts rootfs.TarOptions) error {
+	if !c.made {
+		return errors.New("a base layer is not made by this build: take its blob from the image")
+	}
+	release, err := c.store.state.Hold()
+	if err != nil {
+		return err
+	}
+	defer release()
+	info, err := c.tar.Stat()
+	if err != nil {
+		return err
+	}
+	r := &contextReader{ctx, io.NewSectionReader(c.tar, 0, info.Size())}
+	if opts.MaxTime != nil {
+		return layer.Replay(ctx, w, r, *opts.MaxTime)
+	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, 256<<10))
+	return err
+}
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// changes checks that all layers are from this store.
+func (s *Store) changes(layers []rootfs.Layer) ([]*change, error) {
+	out := make([]*change, len(layers))
+	for i, l := range layers {
+		c, ok := l.(*change)
+		if !ok || c.store != s {
+			return nil, fmt.Errorf("a layer of type %T is not from this store", l)
+		}
+		out[i] = c
+	}
+	return out, nil
+}
+
+// keep closes f with the store.
+func (s *Store) keep(f io.Closer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = append(s.files, f)
+}
+
+// newTree returns a tree that has nothing yet, not even a directory.
+func (s *Store) newTree() *tree {
+	return &tree{
+		dir:   s.state.Path(filepath.Join("t", s.state.NewName())),
+		index: index{root: &entry{node: emptyRoot(), children: map[string]*entry{}}},
+	}
+}
+
+// emptyRoot is the root of a tree of which nobody said anything else.
+func emptyRoot() *layer.Node { return &layer.Node{Mode: unix.S_IFDIR | 0o755} }

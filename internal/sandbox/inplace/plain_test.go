@@ -1,0 +1,98 @@
+package inplace_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+
+	"github.com/org/kaniko-multiarch/internal/sandbox"
+	"github.com/org/kaniko-multiarch/internal/sandbox/inplace"
+)
+
+// Where the root is not an overlay a directory can be moved with the mounts in
+// it, by a step as well.
+func TestRun_moves_mounts(t *testing.T) {
+	if inContainer() {
+		t.Skip("needs a root that is not an overlay")
+	}
+	for name, tc := range map[string]struct{ script, path string }{
+		"renamed":     {"mv /etc /etc2; touch /etc2/x", "/etc"},
+		"moved_below": {"mkdir /a; mv /etc /a/etc", "/etc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			plain := plainWorld(t, "")
+			tree := plain.newTree(t)
+			before := plain.look(t)
+
+			_, _, err := plain.try(shell(tree, tc.script))
+			var moved *inplace.MovedError
+			assert.Assert(t, errors.As(err, &moved), "%v", err)
+			assert.Equal(t, moved.Path, tc.path)
+			assert.Equal(t, plain.look(t), before)
+			assert.Equal(t, plain.run(t, shell(tree, "echo again")), "again\n")
+		})
+	}
+}
+
+// A full disk must not keep anything from being put back.
+func TestRun_fills_the_disk(t *testing.T) {
+	if inContainer() {
+		t.Skip("needs a root that is not an overlay")
+	}
+	w := plainWorld(t, "size=8m,nr_inodes=300")
+	tree := w.newTree(t)
+	cache := filepath.Join(w.sources(t), "cache")
+	before := w.look(t)
+	p := shell(tree, "dd if=/dev/zero of=/fill bs=4096; i=0; while mkdir /d$i; do i=$((i+1)); done; exit 3")
+	p.Mounts = []sandbox.Mount{{Dest: "/c", Source: cache}, {Dest: "/token", File: token(0o400)}}
+	_, stderr, err := w.try(p)
+	assert.Equal(t, exitCode(t, err), 3, stderr)
+	assert.Equal(t, w.look(t), before)
+	assert.DeepEqual(t, list(t, cache), []string{"/old"})
+	assert.NilError(t, os.Remove(filepath.Join(tree, "fill")))
+	assert.Equal(t, w.run(t, shell(tree, "echo again")), "again\n")
+}
+
+// plainWorld is a world whose root is no overlay.
+func plainWorld(t *testing.T, data string) *world {
+	t.Helper()
+	w := bareWorld(t)
+	root := t.TempDir()
+	assert.NilError(t, unix.Mount("tmpfs", root, "tmpfs", 0, data))
+	t.Cleanup(func() { assert.NilError(t, unix.Unmount(root, unix.MNT_DETACH)) })
+	plain := &world{root: root, state: filepath.Join(root, "kaniko/state")}
+	assert.NilError(t, os.MkdirAll(plain.state, 0o755))
+	for _, d := range []string{"proc", "dev", "etc"} {
+		assert.NilError(t, os.Mkdir(filepath.Join(root, d), 0o755))
+	}
+	plain.mount(t, "/proc", "proc", unix.MS_BIND|unix.MS_REC)
+	plain.mountDev(t)
+	plain.mountFile(t, w.root, "etc/hosts", "127.0.0.1\tlocalhost\n")
+	var err error
+	plain.runner, err = inplace.New(context.Background(), plain.options())
+	assert.NilError(t, err)
+	return plain
+}
+
+func TestNew_refuses(t *testing.T) {
+	w := bareWorld(t)
+	volume := filepath.Join(w.root, "volume/state")
+	assert.NilError(t, os.Mkdir(volume, 0o755))
+	t.Cleanup(func() { assert.NilError(t, os.RemoveAll(volume)) })
+	o := w.options()
+	o.StateDir = volume
+	_, err := inplace.New(context.Background(), o)
+	var unsupported *sandbox.UnsupportedError
+	assert.Assert(t, errors.As(err, &unsupported), "%v", err)
+	assert.ErrorContains(t, err, "on another file system")
+
+	o = w.options()
+	o.StateDir = w.root
+	_, err = inplace.New(context.Background(), o)
+	assert.ErrorContains(t, err, "--state-dir")
+}
