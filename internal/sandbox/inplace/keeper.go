@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 
 	"github.com/org/kaniko-multiarch/internal/sandbox"
@@ -49,7 +50,7 @@ func startGuard(journal, lock *os.File, stdout, stderr io.Writer) (_ *keeper, er
 		return nil, err
 	}
 	// Writers need not be safe for use at once, so one of both gets one stream.
-	if stdout == stderr {
+	if same(stdout, stderr) {
 		closeAll([]*os.File{errR, errW})
 		errR, errW = nil, outW
 	}
@@ -131,39 +132,44 @@ func (g *keeper) dismiss() error {
 // written before any file is changed that the process has seen: a pipe that was
 // filled with sendfile(2) refers to the file's pages.
 type output struct {
-	pipes []*os.File
-	done  chan error
+	pipes   []*os.File
+	errs    []error
+	running sync.WaitGroup
 }
 
 func copyOutput(pipes []*os.File, to []io.Writer) *output {
-	o := &output{done: make(chan error, len(pipes))}
+	o := &output{pipes: pipes, errs: make([]error, len(pipes))}
 	for i, r := range pipes {
 		if r == nil {
 			continue
 		}
-		o.pipes = append(o.pipes, r)
 		w := to[i]
 		if w == nil {
 			w = io.Discard
 		}
-		go func() {
-			_, err := io.Copy(w, r)
+		o.running.Go(func() {
+			_, o.errs[i] = io.Copy(w, r)
 			// A process that prints goes on when nobody wants it.
 			_, _ = io.Copy(io.Discard, r)
-			o.done <- err
-		}()
+		})
 	}
 	return o
 }
 
 // wait returns when all processes have closed their end.
 func (o *output) wait() error {
-	var errs []error
-	for range o.pipes {
-		errs = append(errs, <-o.done)
-	}
-	return errors.Join(errs...)
+	o.running.Wait()
+	return errors.Join(o.errs...)
 }
 
 // stop is for a process of which nothing is known: it may live on.
-func (o *output) stop() { closeAll(o.pipes) }
+func (o *output) stop() {
+	closeAll(o.pipes)
+	o.running.Wait()
+}
+
+// same tells whether two writers are one. What cannot be compared is not.
+func same(a, b io.Writer) (is bool) {
+	defer func() { _ = recover() }()
+	return a == b
+}

@@ -39,25 +39,6 @@ func TestRun_moves_mounts(t *testing.T) {
 	}
 }
 
-// A full disk must not keep anything from being put back.
-func TestRun_fills_the_disk(t *testing.T) {
-	if inContainer() {
-		t.Skip("needs a root that is not an overlay")
-	}
-	w := plainWorld(t, "size=8m,nr_inodes=300")
-	tree := w.newTree(t)
-	cache := filepath.Join(w.sources(t), "cache")
-	before := w.look(t)
-	p := shell(tree, "dd if=/dev/zero of=/fill bs=4096; i=0; while mkdir /d$i; do i=$((i+1)); done; exit 3")
-	p.Mounts = []sandbox.Mount{{Dest: "/c", Source: cache}, {Dest: "/token", File: token(0o400)}}
-	_, stderr, err := w.try(p)
-	assert.Equal(t, exitCode(t, err), 3, stderr)
-	assert.Equal(t, w.look(t), before)
-	assert.DeepEqual(t, list(t, cache), []string{"/old"})
-	assert.NilError(t, os.Remove(filepath.Join(tree, "fill")))
-	assert.Equal(t, w.run(t, shell(tree, "echo again")), "again\n")
-}
-
 // plainWorld is a world whose root is no overlay.
 func plainWorld(t *testing.T, data string) *world {
 	t.Helper()
