@@ -16,6 +16,7 @@ needed=(
   runc:runc
   dockerd:docker.io
   qemu-aarch64-static:qemu-user-static
+  busybox:busybox-static # the sandbox tests' root
   jq:jq
   getfattr:attr
   getcap:libcap2-bin
