@@ -16,10 +16,15 @@ import (
 	is "gotest.tools/v3/assert/cmp"
 )
 
-// toolImage is an image that holds the program under test and nothing else, as
-// the released one does. It is made once.
+// toolImage is the image of the program under test. It is made once.
 var toolImage = sync.OnceValues(func() (string, error) {
-	program, err := os.ReadFile(binary)
+	return importTool(binary, "kaniko-multiarch:test")
+})
+
+// importTool makes an image that holds the program and nothing else, as the
+// released one does.
+func importTool(path, name string) (string, error) {
+	program, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}
@@ -43,7 +48,6 @@ var toolImage = sync.OnceValues(func() (string, error) {
 	if err := w.Close(); err != nil {
 		return "", err
 	}
-	const name = "kaniko-multiarch:test"
 	cmd := exec.Command(os.Getenv("KMA_TEST_DOCKER"), "import",
 		"-c", `ENTRYPOINT ["/kaniko/executor"]`, "-c", "ENV PATH=/kaniko HOME=/root", "-c", "WORKDIR /workspace", "-", name)
 	cmd.Stdin = &root
@@ -51,54 +55,30 @@ var toolImage = sync.OnceValues(func() (string, error) {
 		return "", errors.New(string(out))
 	}
 	return name, nil
-})
+}
 
 // inContainer runs the program under kaniko's name in a default container: no
 // privilege, no seccomp option. flags are docker's.
 func inContainer(t *testing.T, flags []string, args ...string) result {
 	t.Helper()
-	docker := service(t, "KMA_TEST_DOCKER")
+	service(t, "KMA_TEST_DOCKER")
 	image, err := toolImage()
 	assert.NilError(t, err)
+	return inContainerOf(t, image, flags, args...)
+}
+
+func inContainerOf(t *testing.T, image string, flags []string, args ...string) result {
+	t.Helper()
+	docker := service(t, "KMA_TEST_DOCKER")
 	cmd := exec.CommandContext(t.Context(), docker, slices.Concat([]string{"run", "--rm", "--network=host"}, flags, []string{image}, args)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err = cmd.Run()
+	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
-}
-
-// In place and in namespaces the same Dockerfile gives the same bytes. Left out
-// is what a default container cannot do, network none, and what differs between
-// two places by its nature: host names, mounts, limits, /proc.
-func TestInPlace_equals_namespaces(t *testing.T) {
-	t.Parallel()
-	needRoot(t)
-	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
-	service(t, "KMA_TEST_DOCKER")
-	for name, dockerfile := range equalCases {
-		if name == "process" {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var kept []string
-			for line := range strings.Lines(strings.ReplaceAll(dockerfile, "BASE", bases)) {
-				if !strings.Contains(line, "--network=none") {
-					kept = append(kept, line)
-				}
-			}
-			dir := equalContext(t, strings.Join(kept, ""))
-			one, two := registry+"/inplace/"+name+":container", registry+"/inplace/"+name+":namespaces"
-			r := inContainer(t, []string{"-v", dir + ":/workspace"}, "--context=/workspace", "--destination="+one, "--reproducible", "--custom-platform=linux/amd64")
-			assert.Equal(t, r.code, 0, r.stderr)
-			ok(t, "build", "--isolation", "namespaces", "--context", dir, "--destination", two, "--state-dir", t.TempDir(), "--platform", "linux/amd64", "--reproducible")
-			assert.Check(t, is.Equal(string(descriptor(t, one).Manifest), string(descriptor(t, two).Manifest)))
-		})
-	}
 }
 
 // The places that a CI system mounts into a container are not seen by a step,

@@ -91,7 +91,7 @@ USER 4321:17
 RUN id > /tmp/id && echo $HOME > /tmp/home
 USER root
 WORKDIR /not/there
-RUN pwd > at && ls -ld . > mode
+RUN pwd > at && ls -ld . | cut -c1-10 > mode
 RUN sleep 100 & echo started > /started
 `,
 	"config": `FROM BASE/debian:12 AS base

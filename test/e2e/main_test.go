@@ -157,3 +157,10 @@ func platforms(t *testing.T) string {
 }
 
 const hello = "../../examples/hello"
+
+func absolute(t *testing.T, path string) string {
+	t.Helper()
+	path, err := filepath.Abs(path)
+	assert.NilError(t, err)
+	return path
+}

@@ -183,6 +183,12 @@ func startError(err error) error {
 			What: "cannot create more namespaces",
 			Fix:  "raise the limits in /proc/sys/user/max_*_namespaces",
 		}
+	case errors.Is(err, unix.EINVAL):
+		// QEMU's answer to clone with any of these flags.
+		return &sandbox.UnsupportedError{
+			What: "cannot create namespaces: this program seems to be emulated",
+			Fix:  "use the program for this machine's architecture, or --isolation=inplace in a container",
+		}
 	}
 	return fmt.Errorf("starting a process: %w", err)
 }
