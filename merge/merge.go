@@ -81,6 +81,9 @@ type Options struct {
 	// ExplicitPush is set when the user demanded a push: records of images
 	// that were not pushed are then an error, not a reason for a dry run.
 	ExplicitPush bool
+	// IgnoreImmutableTags leaves a tag out, with a warning, that the registry does
+	// not let move.
+	IgnoreImmutableTags bool
 }
 
 // Report is the result. Its JSON form is the report file.
@@ -144,13 +147,13 @@ func Run(ctx context.Context, reg Registry, opts Options) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("assembling the index: %w", err)
 	}
-	report := m.report(mediaType, data)
 	if m.dryRun {
-		return report, nil
+		return m.report(mediaType, data), nil
 	}
 	if err := m.publish(ctx, reg, mediaType, data); err != nil {
 		return nil, err
 	}
+	report := m.report(mediaType, data)
 	report.Published = true
 	return report, nil
 }

@@ -71,14 +71,22 @@ func readBack(ctx context.Context, reg Reader, ref registry.Ref, mediaType strin
 }
 
 func (m *merger) moveTags(ctx context.Context, reg Writer, mediaType string, data []byte) error {
+	var moved []registry.Ref
 	for i, tag := range m.tags {
-		if _, err := reg.PushManifest(ctx, tag, mediaType, data); err != nil {
+		_, err := reg.PushManifest(ctx, tag, mediaType, data)
+		if m.opts.IgnoreImmutableTags && errors.Is(err, registry.ErrImmutable) {
+			m.warnings = append(m.warnings, fmt.Sprintf("%s was left as it is: the registry does not let the tag move", tag))
+			continue
+		}
+		if err != nil {
 			return &TagError{
 				Digest: digest.FromBytes(data), Tag: tag.String(), Err: err,
-				Moved: texts(m.tags[:i]), NotMoved: texts(m.tags[i+1:]),
+				Moved: texts(moved), NotMoved: texts(m.tags[i+1:]),
 			}
 		}
+		moved = append(moved, tag)
 	}
+	m.tags = moved
 	return nil
 }
 

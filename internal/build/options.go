@@ -75,8 +75,13 @@ type Options struct {
 	DigestFile   string
 	MetadataFile string
 
-	InsecureRegistries []string
-	PushRetry          Retry
+	// IgnoreImmutableTags takes a tag that the registry does not let move for
+	// published.
+	IgnoreImmutableTags bool
+	// RequireNative refuses platforms that would need an emulator.
+	RequireNative bool
+
+	Registries Registries
 	// StateDir keeps base layers and cache mounts between builds.
 	StateDir string
 	// Parallel limits the steps that run at once; 0 means a default.
@@ -84,6 +89,33 @@ type Options struct {
 	// Timeout ends the build; 0 means never.
 	Timeout time.Duration
 }
+
+// Registries say how registries are reached. They name files of certificates
+// and keys; credentials are no part of them: every machine finds its own.
+type Registries struct {
+	// Mirrors are asked for images of Docker Hub first, Maps are mirrors by the
+	// registry that they stand for. MirrorsOnly leaves out the registry itself.
+	Mirrors     []string
+	Maps        map[string][]string
+	MirrorsOnly bool
+	// Certificates are files of authorities, ClientCerts what is shown, by
+	// registry.
+	Certificates map[string]string
+	ClientCerts  map[string]ClientCert
+	// Insecure are registries for plain http and any certificate, SkipVerify for
+	// https with any certificate. Pull and Push say the same of all registries.
+	Insecure                       []string
+	InsecurePull, InsecurePush     bool
+	SkipVerify                     []string
+	SkipVerifyPull, SkipVerifyPush bool
+	// CredentialHelpers are the built-in sources of credentials; nil is all of
+	// them, empty none.
+	CredentialHelpers []string
+	Retry             Retry
+}
+
+// ClientCert are the files of a certificate and its key.
+type ClientCert struct{ Cert, Key string }
 
 // Secret is where the value of a secret comes from: a file or a variable.
 type Secret struct{ ID, File, Env string }

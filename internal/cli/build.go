@@ -11,7 +11,6 @@ import (
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/progress"
-	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/internal/sandbox/emulation"
 )
 
@@ -47,6 +46,9 @@ type buildCommand struct {
 	OCILayoutPath    string        `name:"oci-layout-path" help:"Directory for an OCI image layout of the result."`
 	TarPath          string        `help:"File for a tar of the result, which docker load reads, too."`
 
+	IgnoreImmutable    bool `name:"push-ignore-immutable-tag-errors" help:"Take a tag that the registry does not let move for published."`
+	RequireNativeNodes bool `help:"Fail when a platform would need an emulator."`
+
 	DigestsTo         string `help:"Directory for digest records, one a platform."`
 	Key               string `help:"Names what is built in the records; the matrix gives it."`
 	NameDigestFile    string `name:"image-name-with-digest-file" help:"File for REPO@DIGEST, a line for each name."`
@@ -61,69 +63,6 @@ type buildCommand struct {
 	Parallel  int           `help:"Most steps to run at once."`
 	Timeout   time.Duration `help:"End the build after this time: 30m."`
 	Progress  string        `enum:"auto,plain,tty,json,quiet" default:"auto" help:"auto, plain, tty, json or quiet."`
-}
-
-// registryFlags are the same for every command that talks to a registry.
-type registryFlags struct {
-	InsecureRegistry            []string `sep:"none" help:"HOST[:PORT] that may be asked over http or with any certificate."`
-	RegistryMirror              []string `sep:"none" help:"HOST[/PATH] to ask for images of docker.io first."`
-	RegistryMap                 []string `sep:"none" help:"REGISTRY=MIRROR[;...] to ask for images of REGISTRY first."`
-	SkipDefaultRegistryFallback bool     `help:"Ask mirrors only."`
-	RegistryCertificate         []string `sep:"none" help:"REGISTRY=FILE of a certificate authority to trust."`
-	RegistryClientCert          []string `sep:"none" help:"REGISTRY=CERTIFICATE,KEY to log in with."`
-	PushRetry                   int      `default:"5" help:"How often a failed request is tried again."`
-	PushRetryInitialDelay       int64    `default:"1000" help:"Milliseconds before the first retry; it doubles each time."`
-	PushRetryMaxDelay           int64    `default:"30000" help:"Most milliseconds between two tries."`
-	Verbose                     bool     `help:"Print diagnostics to standard error."`
-
-	// What only kaniko's command line asks for.
-	kanikoRegistry `kong:"-"`
-}
-
-func (f registryFlags) retry() build.Retry {
-	count := f.PushRetry
-	if count == 0 {
-		count = -1 // 0 is the default to those who read it
-	}
-	return build.Retry{
-		Count:        count,
-		InitialDelay: time.Duration(f.PushRetryInitialDelay) * time.Millisecond,
-		MaxDelay:     time.Duration(f.PushRetryMaxDelay) * time.Millisecond,
-	}
-}
-
-// client is for one command's requests.
-func (f registryFlags) client(w *World) (*registry.Client, error) {
-	if f.PushRetry < 0 || f.PushRetryInitialDelay < 0 || f.PushRetryMaxDelay < 0 {
-		return nil, usagef("--push-retry, --push-retry-initial-delay and --push-retry-max-delay cannot be negative")
-	}
-	mirrors, err := f.mirrors(w)
-	if err != nil {
-		return nil, err
-	}
-	certificates, err := pairs("registry-certificate", f.RegistryCertificate, nil)
-	if err != nil {
-		return nil, err
-	}
-	clientCerts, err := clientCerts(f.RegistryClientCert)
-	if err != nil {
-		return nil, err
-	}
-	client, err := registry.New(registry.Options{
-		Mirrors: mirrors, Maps: f.maps, SkipDefaultFallback: f.SkipDefaultRegistryFallback,
-		Certificates: certificates, ClientCerts: clientCerts,
-		Insecure: splitList(f.InsecureRegistry), InsecurePull: f.insecurePull, InsecurePush: f.insecurePush,
-		SkipVerifyRegistries: f.skipVerify, SkipVerifyPull: f.skipVerifyPull, SkipVerifyPush: f.skipVerifyPush,
-		CredentialHelpers: f.helpers,
-		Retry:             registry.Retry(f.retry()),
-		UserAgent:         "kaniko-multiarch/" + Version,
-		Getenv:            w.Getenv,
-		Log:               debugLog(w, f.Verbose),
-	})
-	if err != nil {
-		return nil, &usage{err}
-	}
-	return client, nil
 }
 
 // Run builds. It starts this program again in an isolated process first, so
@@ -141,7 +80,7 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if c.StateDir == "" {
 		o.StateDir = isolation.StateDir(o.StateDir)
 	}
-	client, err := c.client(w)
+	client, err := newClient(w, o.Registries, c.Verbose)
 	if err != nil {
 		return err
 	}
@@ -201,7 +140,7 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		Compression: c.Compression, CompressionLevel: c.CompressionLevel, OCILayout: c.OCILayoutPath, Tar: c.TarPath,
 		NameDigestFile: c.NameDigestFile, NameTagDigestFile: c.NameTagDigestFile,
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, MetadataFile: c.MetadataFile,
-		InsecureRegistries: splitList(c.InsecureRegistry), PushRetry: c.retry(),
+		IgnoreImmutableTags: c.IgnoreImmutable, RequireNative: c.RequireNativeNodes,
 		StateDir: c.StateDir, Parallel: c.Parallel, Timeout: c.Timeout,
 	}
 	for _, h := range o.AddHosts {
@@ -216,6 +155,9 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		o.StateDir = stateDir(w.Getenv)
 	}
 	var err error
+	if o.Registries, err = c.registries(w); err != nil {
+		return o, err
+	}
 	if o.StateDir, err = filepath.Abs(o.StateDir); err != nil {
 		return o, fmt.Errorf("--state-dir: %w", err)
 	}

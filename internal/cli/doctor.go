@@ -84,7 +84,11 @@ func (c *doctorCommand) options(w *World) (doctor.Options, error) {
 	// Who asks what is wrong does not want to wait for it to get better.
 	flags := c.registryFlags
 	flags.PushRetry = min(flags.PushRetry, 1)
-	o.Registry, err = flags.client(w)
+	registries, err := flags.registries(w)
+	if err != nil {
+		return o, err
+	}
+	o.Registry, err = newClient(w, registries, c.Verbose)
 	return o, err
 }
 

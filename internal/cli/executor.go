@@ -16,90 +16,76 @@ import (
 const executorName = "executor"
 
 // executorCommand is kaniko's command line: the flags of kaniko 1.24 and of its
-// living fork, and those of its multi-arch guide. What each one means here is
-// decided by options; what has no meaning in this engine is listed in
-// meaningless, what cannot be honoured in refused.
+// living forks, and those of the multi-arch guide of one of them. What has no
+// meaning in this engine is listed in meaningless, what cannot be honoured in
+// refuse; all else is a field here.
 type executorCommand struct {
-	Annotation       []string `sep:"none"`
-	Bucket           string   `hidden:""`
-	BuildArg         []string `sep:"none"`
-	Cache            bool
-	CacheCopyLayers  bool
-	CacheDir         string `default:"/cache"`
-	CacheRepo        string
-	CacheRunLayers   bool          `default:"true"`
-	CacheTTL         time.Duration `name:"cache-ttl" default:"336h"`
-	Cleanup          bool
-	CompressedCache  bool   `name:"compressed-caching" default:"true"`
-	Compression      string `enum:"gzip,zstd," default:""`
-	CompressionLevel int    `default:"-1"`
-	Context          string `short:"c" default:"/workspace/"`
-	ContextSubPath   string
-	CustomPlatform   string   `xor:"platform"`
-	Destination      []string `short:"d" sep:"none"`
-	DigestFile       string
-	Dockerfile       string `short:"f" default:"Dockerfile"`
-	Force            bool
-	ForceBuildMeta   bool `name:"force-build-metadata"`
-	IgnorePath       []string
-	IgnoreVarRun     bool     `default:"true"`
-	ImageFormat      string   `enum:"oci,docker," default:""`
-	FSExtractRetry   int      `name:"image-fs-extract-retry"`
-	DownloadRetry    int      `name:"image-download-retry"`
-	NameTagDigest    string   `name:"image-name-tag-with-digest-file"`
-	NameDigest       string   `name:"image-name-with-digest-file"`
-	InsecureRegistry []string `sep:"none"`
-	Insecure         bool
-	InsecurePull     bool
-	SkipTLSVerify    bool     `name:"skip-tls-verify"`
-	SkipTLSPull      bool     `name:"skip-tls-verify-pull"`
-	SkipTLSRegistry  []string `name:"skip-tls-verify-registry" sep:"none"`
-	RegistryMirror   []string `sep:"none"`
-	RegistryMap      []string `sep:"none"`
-	NoFallback       bool     `name:"skip-default-registry-fallback"`
-	RegistryCert     []string `name:"registry-certificate" sep:"none"`
-	RegistryClient   []string `name:"registry-client-cert" sep:"none"`
-	Helpers          *string  `name:"credential-helpers"`
-	KanikoDir        string   `default:"/kaniko"`
-	Label            []string `sep:"none"`
-	LogFormat        string   `enum:"color,text,json" default:"color"`
-	LogTimestamp     bool
-	Materialize      bool
-	NoPush           bool
-	NoPushCache      bool
-	OCILayoutPath    string `name:"oci-layout-path"`
-	PreCleanup       bool
-	PreserveContext  bool
-	PushRetry        int
-	Reproducible     bool
-	Secret           []string `sep:"none"`
-	SingleSnapshot   bool
-	SkipPushCheck    bool `name:"skip-push-permission-check"`
-	SkipUnusedStages bool
-	SnapshotMode     string `enum:"full,redo,time" default:"full"`
-	TarPath          string
-	Target           string
-	UseNewRun        bool
-	Verbosity        string `short:"v" enum:"trace,debug,info,warn,error,fatal,panic" default:"info"`
+	Annotation       []string      `sep:"none" help:"NAME=VALUE of an annotation of the image."`
+	Bucket           string        `hidden:""`
+	BuildArg         []string      `sep:"none" help:"NAME=VALUE of an ARG; NAME alone takes the environment's."`
+	Cache            bool          `help:"Use and keep layers in a registry."`
+	CacheRepo        string        `help:"Repository of the layer cache (default: /cache below the first destination)."`
+	CacheRunLayers   bool          `hidden:"" default:"true"`
+	CacheTTL         time.Duration `name:"cache-ttl" default:"336h" help:"How long a cached layer counts."`
+	Compression      string        `enum:"gzip,zstd," default:"" help:"gzip or zstd."`
+	CompressionLevel int           `default:"-1" help:"1 to 9 for gzip, 1 to 22 for zstd."`
+	Context          string        `short:"c" default:"/workspace/" help:"Directory, tar://FILE.tar.gz, tar://stdin, git://HOST/REPO[#REF], https://HOST/FILE.tar.gz."`
+	ContextSubPath   string        `help:"Directory in the context to use as the context."`
+	CustomPlatform   string        `xor:"platform" help:"The same as --platform."`
+	Destination      []string      `short:"d" sep:"none" help:"Names to publish: REPO:TAG."`
+	DigestFile       string        `help:"File for the digest of what was built."`
+	DisableCompress  bool          `name:"disable-compression" hidden:""`
+	Dockerfile       string        `short:"f" default:"Dockerfile" help:"Path of the Dockerfile."`
+	DryRun           bool          `name:"dryrun" hidden:""`
+	Force            bool          `help:"Build in place even where that may replace files of somebody's."`
+	Git              string        `help:"Options of a git context: branch=,single-branch=,depth=,recurse-submodules=,insecure-skip-tls=."`
+	IgnorePath       []string      `hidden:""`
+	ImageFormat      string        `hidden:"" enum:"oci,docker," default:""`
+	DownloadRetry    int           `name:"image-download-retry" help:"How often a failed download of a base image is tried again."`
+	NameTagDigest    string        `name:"image-name-tag-with-digest-file" help:"File for REPO:TAG@DIGEST, a line for each name."`
+	NameDigest       string        `name:"image-name-with-digest-file" help:"File for REPO@DIGEST, a line for each name."`
+	Label            []string      `sep:"none" help:"NAME=VALUE of a label."`
+	LogFormat        string        `enum:"color,text,json" default:"color" help:"color, text or json."`
+	NoPush           bool          `help:"Build everything, push nothing."`
+	NoPushCache      bool          `help:"Keep nothing in the cache."`
+	OCILayoutPath    string        `name:"oci-layout-path" help:"Directory for an OCI image layout of the result."`
+	IgnoreImmutable  bool          `name:"push-ignore-immutable-tag-errors" help:"Take a tag that the registry does not let move for published."`
+	Reproducible     bool          `help:"Limit all times to SOURCE_DATE_EPOCH, or to 1970 without it."`
+	Secret           []string      `sep:"none" help:"id=NAME,src=FILE or id=NAME,env=VARIABLE."`
+	SingleSnapshot   bool          `hidden:""`
+	TarPath          string        `help:"File for a tar of the result, which docker load reads, too."`
+	Target           []string      `sep:"none" help:"Stage of the Dockerfile to build."`
+	Verbosity        string        `short:"v" enum:"trace,debug,info,warn,error,fatal,panic" default:"info" help:"trace, debug, info, warn, error, fatal or panic."`
 
 	// The multi-arch guide's.
-	Platform              []string `sep:"none" xor:"platform"`
-	Driver                string   `enum:"local,ci" default:"local"`
-	DigestsFrom           []string `sep:"none"`
-	PublishIndex          bool
-	IndexAnnotations      []string `sep:"none"`
-	RequireNativeNodes    bool     `default:"true"`
-	OCIMode               string   `name:"oci-mode" enum:"auto,oci,docker" default:"auto"`
-	PushRetryInitialDelay int64    `default:"1000"`
-	PushRetryMaxDelay     int64    `default:"30000"`
+	Platform           []string `sep:"none" xor:"platform" help:"Platforms to build for: linux/amd64,linux/arm64. Others than this machine's want QEMU for their RUN steps."`
+	Driver             string   `enum:"local,ci,k8s" default:"local" help:"local builds here; ci publishes the index of what jobs have built."`
+	DigestsFrom        []string `sep:"none" help:"Directories with digest files, for --driver=ci."`
+	PublishIndex       bool     `help:"Publish an index even for one platform; several always make one."`
+	IndexAnnotations   []string `sep:"none" help:"NAME=VALUE of annotations of the index."`
+	RequireNativeNodes bool     `default:"true" help:"Given as true: fail when a platform would need an emulator."`
+	OCIMode            string   `name:"oci-mode" enum:"auto,oci,docker" default:"auto" help:"Media types of the index: auto or oci; docker with --driver=ci."`
+
+	// Those of a fork, which would change what is built or who may be asked.
+	AllowedRegistries  []string `hidden:""`
+	AllowedRepos       []string `hidden:""`
+	DeniedRegistries   []string `hidden:""`
+	DeniedRepos        []string `hidden:""`
+	DefaultUser        string   `hidden:""`
+	GenerateProvenance bool     `hidden:""`
+	LegacyManifestList bool     `hidden:""`
+	RequireSignature   bool     `hidden:""`
+	SignImages         bool     `hidden:""`
 
 	// Ours.
-	DigestsTo string
-	Key       string
-	Isolation string `enum:"auto,namespaces,inplace" default:"auto"`
-	StateDir  string
+	DigestsTo string `help:"Directory for digest records, one a platform."`
+	Key       string `help:"Names what is built in the records."`
+	Isolation string `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated."`
+	StateDir  string `help:"Directory for base layers and cache mounts."`
 
-	given []string
+	registryFlags
+
+	given, ignored []string
 }
 
 // runExecutor is Main for kaniko's command line.
@@ -121,12 +107,16 @@ func runExecutor(ctx context.Context, args []string, w World) int {
 	if err != nil {
 		return report(w, fmt.Errorf("setting up the command line: %w", err))
 	}
-	kctx, err := parser.Parse(kanikoSpelling(args))
+	args, c.ignored, err = withoutMeaningless(kanikoSpelling(args))
+	if err != nil {
+		return report(w, err)
+	}
+	kctx, err := parser.Parse(args)
 	switch {
 	case exited >= 0:
 		return exited
 	case err != nil:
-		return report(w, usageError(err))
+		return report(w, executorUsage(err))
 	}
 	for _, p := range kctx.Path {
 		if p.Flag != nil {
@@ -145,65 +135,18 @@ func reportStep(w World, err error) int {
 	return code
 }
 
-// kanikoSpelling replaces the spellings that kaniko deprecated.
-func kanikoSpelling(args []string) []string {
-	old := map[string]string{
-		"--customPlatform": "--custom-platform", "--snapshotMode": "--snapshot-mode",
-		"--tarPath": "--tar-path", "--whitelist-var-run": "--ignore-var-run", "--multi-platform": "--platform",
-	}
-	out := make([]string, len(args))
-	for i, a := range args {
-		name, value, hasValue := strings.Cut(a, "=")
-		out[i] = a
-		if now, ok := old[name]; ok {
-			out[i] = now
-			if hasValue {
-				out[i] += "=" + value
-			}
-		}
-	}
-	return out
-}
-
-// meaningless flags steer what kaniko's engine does and ours does not do: it
-// takes no snapshots, holds no layer in memory, and leaves "/" as it was.
-var meaningless = []string{
-	"cache-copy-layers", "cache-run-layers", "cleanup", "compressed-caching", "force-build-metadata", "ignore-var-run",
-	"image-download-retry", "image-fs-extract-retry", "log-timestamp", "materialize", "pre-cleanup",
-	"preserve-context", "skip-push-permission-check", "skip-unused-stages", "snapshot-mode", "use-new-run", "cache-dir",
-	"kaniko-dir", "require-native-nodes",
-}
-
-// refuse names the flags that would change the result and cannot be honoured.
-func (c *executorCommand) refuse() error {
-	switch {
-	case c.SingleSnapshot:
-		return usagef("--single-snapshot: every instruction makes a layer here, as in BuildKit: leave the flag out, or copy the last stage into a stage FROM scratch")
-	case len(c.IgnorePath) > 0:
-		return usagef("--ignore-path: what a step writes is in its layer: remove %s in the step that makes it, or mount a tmpfs there (RUN --mount=type=tmpfs)", c.IgnorePath[0])
-	case c.ImageFormat == "docker":
-		return usagef("--image-format=docker: images are OCI images, which every registry and runtime of today reads: leave the flag out")
-	case c.Bucket != "":
-		return usagef("--bucket: a context in a bucket is not supported: download it first and give the directory with --context")
-	case slices.Contains(c.given, "cache-run-layers") && !c.CacheRunLayers && c.Cache:
-		return usagef("--cache-run-layers=false: the cache keeps every layer: leave out --cache")
-	}
-	return nil
-}
-
 // Run builds, or merges with --driver=ci.
 func (c *executorCommand) Run(ctx context.Context, w *World) error {
 	if err := c.refuse(); err != nil {
 		return err
 	}
-	log := debugLog(w, c.Verbosity == "debug" || c.Verbosity == "trace")
-	for _, name := range c.given {
-		if slices.Contains(meaningless, name) {
-			log.Debug("this flag has no meaning in this engine", "flag", "--"+name)
-		}
+	c.Verbose = c.Verbose || c.Verbosity == "debug" || c.Verbosity == "trace"
+	log := debugLog(w, c.Verbose)
+	for _, name := range c.ignored {
+		log.Debug("this flag has no meaning in this engine", "flag", "--"+name, "reason", meaningless()[name].reason)
 	}
 	if c.Driver == "ci" {
-		return c.merge().Run(ctx, w)
+		return c.runMerge(ctx, w)
 	}
 	b, err := c.build(w)
 	if err != nil {
@@ -214,25 +157,30 @@ func (c *executorCommand) Run(ctx context.Context, w *World) error {
 
 // build is the same in our own words.
 func (c *executorCommand) build(w *World) (*buildCommand, error) {
-	noPush := c.NoPush || w.Getenv("KANIKO_NO_PUSH") == "true"
+	noPush := c.noPush(w)
 	if len(c.Destination) == 0 && !noPush && c.DigestsTo == "" {
 		return nil, usagef("--destination is missing: give REPO:TAG, or --no-push")
 	}
 	b := &buildCommand{
 		Context: c.Context, Dockerfile: c.Dockerfile, Platform: c.Platform, Destination: slices.Clone(c.Destination),
-		Push: true, NoPush: noPush, PublishIndex: c.PublishIndex, Target: c.Target, BuildArg: c.BuildArg, Label: c.Label,
+		Push: true, NoPush: noPush, PublishIndex: c.PublishIndex, BuildArg: c.BuildArg, Label: c.Label,
 		Annotation: slices.Clone(c.Annotation), Secret: c.Secret, Reproducible: c.Reproducible, OCIMode: c.OCIMode,
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, NameDigestFile: c.NameDigest, NameTagDigestFile: c.NameTagDigest,
 		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,
 		Compression: c.Compression, CompressionLevel: max(0, c.CompressionLevel),
 		OCILayoutPath: c.OCILayoutPath, TarPath: c.TarPath, Isolation: c.Isolation, Force: c.Force, StateDir: c.StateDir,
-		Progress: "auto", registryFlags: c.registry(),
+		Progress: "auto", IgnoreImmutable: c.IgnoreImmutable, registryFlags: c.registryFlags,
+		RequireNativeNodes: c.RequireNativeNodes && slices.Contains(c.given, "require-native-nodes"),
 	}
+	b.PushRetry = max(b.PushRetry, c.DownloadRetry)
 	if b.Compression == "" {
 		b.Compression = "gzip"
 	}
-	if c.OCIMode == "docker" {
-		return nil, usagef("--oci-mode=docker: images are OCI images: use auto or oci")
+	if c.DisableCompress {
+		b.CompressionLevel = 1 // registries want compressed layers; this is the fastest
+	}
+	if len(c.Target) > 0 {
+		b.Target = c.Target[0]
 	}
 	if c.CustomPlatform != "" {
 		b.Platform = []string{c.CustomPlatform}
@@ -268,42 +216,4 @@ func withTag(ref string) string {
 		return ref
 	}
 	return ref + ":latest"
-}
-
-func (c *executorCommand) registry() registryFlags {
-	return registryFlags{
-		InsecureRegistry: c.InsecureRegistry, PushRetry: c.PushRetry,
-		PushRetryInitialDelay: c.PushRetryInitialDelay, PushRetryMaxDelay: c.PushRetryMaxDelay,
-		Verbose:        c.Verbosity == "debug" || c.Verbosity == "trace",
-		RegistryMirror: c.RegistryMirror, RegistryMap: c.RegistryMap, SkipDefaultRegistryFallback: c.NoFallback,
-		RegistryCertificate: c.RegistryCert, RegistryClientCert: c.RegistryClient,
-		kanikoRegistry: kanikoRegistry{
-			insecurePull: c.InsecurePull, insecurePush: c.Insecure,
-			skipVerifyPull: c.SkipTLSPull, skipVerifyPush: c.SkipTLSVerify, skipVerify: c.SkipTLSRegistry, helpers: c.helpers(),
-		},
-	}
-}
-
-// helpers are the sources of credentials; nil is all of them, which is kaniko's
-// default, too.
-func (c *executorCommand) helpers() []string {
-	if c.Helpers == nil {
-		return nil
-	}
-	out := []string{}
-	for _, name := range splitList([]string{*c.Helpers}) {
-		if name == "default" {
-			return nil
-		}
-		out = append(out, name)
-	}
-	return out
-}
-
-// merge is the guide's --driver=ci: nothing is built.
-func (c *executorCommand) merge() *mergeCommand {
-	return &mergeCommand{
-		DigestsFrom: c.DigestsFrom, Destination: c.Destination, Platform: c.Platform, Key: c.Key,
-		IndexAnnotations: c.IndexAnnotations, OCIMode: c.OCIMode, DryRun: c.NoPush, registryFlags: c.registry(),
-	}
 }

@@ -44,7 +44,11 @@ func (c *matrixCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return usagef("--runner: %w", err)
 	}
-	client, err := c.client(w)
+	registries, err := c.registries(w)
+	if err != nil {
+		return err
+	}
+	client, err := newClient(w, registries, c.Verbose)
 	if err != nil {
 		return err
 	}

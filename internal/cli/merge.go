@@ -20,6 +20,7 @@ type mergeCommand struct {
 	Annotation       []string `sep:"none" help:"[PLACE:]NAME=VALUE; PLACE is index (the default) or manifest-descriptor[PLATFORM]."`
 	IndexAnnotations []string `sep:"none" help:"NAME=VALUE of annotations of the index."`
 	OCIMode          string   `name:"oci-mode" enum:"auto,oci,docker" default:"auto" help:"Media types: auto follows the images, oci converts, docker makes a manifest list."`
+	IgnoreImmutable  bool     `name:"push-ignore-immutable-tag-errors" help:"Take a tag that the registry does not let move for published."`
 	Push             *bool    `help:"true: fail when images were not pushed; false is --dry-run."`
 	DryRun           bool     `help:"Verify and print the index, touch nothing."`
 	Report           string   `help:"File for a JSON report."`
@@ -37,7 +38,11 @@ func (c *mergeCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return usagef("--digests-from: %w", err)
 	}
-	client, err := c.client(w)
+	registries, err := c.registries(w)
+	if err != nil {
+		return err
+	}
+	client, err := newClient(w, registries, c.Verbose)
 	if err != nil {
 		return err
 	}
@@ -48,6 +53,7 @@ func (c *mergeCommand) Run(ctx context.Context, w *World) error {
 	result, err := merge.Run(ctx, client, merge.Options{
 		Records: found, Destinations: splitList(c.Destination), Platforms: platforms, Key: c.Key,
 		Annotations: annotations, OCIMode: merge.Mode(c.OCIMode), DryRun: dry, ExplicitPush: explicit,
+		IgnoreImmutableTags: c.IgnoreImmutable,
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -29,6 +30,10 @@ func buildFlags() map[string]string {
 		"state-dir": "/state", "parallel": "3", "timeout": "5m",
 		"cache": "true", "cache-repo": "r/c", "cache-ttl": "5m", "no-push-cache": "true",
 		"compression": "zstd", "compression-level": "7", "oci-layout-path": "layout", "tar-path": "t.tar",
+		"registry-mirror": "m", "registry-map": "a=b", "skip-default-registry-fallback": "true", "registry-certificate": "r=f",
+		"registry-client-cert": "r=c,k", "insecure": "true", "insecure-pull": "true", "skip-tls-verify": "true",
+		"skip-tls-verify-pull": "true", "skip-tls-verify-registry": "h", "credential-helpers": "env",
+		"push-ignore-immutable-tag-errors": "true", "require-native-nodes": "true",
 		"image-name-with-digest-file": "n", "image-name-tag-with-digest-file": "nt",
 	}
 }
@@ -37,7 +42,6 @@ func buildFlags() map[string]string {
 func besides() []string {
 	return []string{
 		"help", "isolation", "force", "progress", "verbose",
-		"registry-mirror", "registry-map", "skip-default-registry-fallback", "registry-certificate", "registry-client-cert",
 	}
 }
 
@@ -98,7 +102,28 @@ func TestOptions_fill_every_field(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Check(t, is.DeepEqual(zeroFields("Options", reflect.ValueOf(o)), []string(nil)))
 	// The walk must be able to find something.
-	assert.Check(t, is.Contains(zeroFields("Options", reflect.ValueOf(build.Options{})), "Options.PushRetry.Count"))
+	assert.Check(t, is.Contains(zeroFields("Options", reflect.ValueOf(build.Options{})), "Options.Registries.Retry.Count"))
+}
+
+// The options travel to other machines.
+func TestOptions_survive_JSON(t *testing.T) {
+	t.Parallel()
+	var args []string
+	for name, value := range buildFlags() {
+		args = append(args, "--"+name+"="+value)
+	}
+	full, err := buildOptions(t, nil, args...)
+	assert.NilError(t, err)
+	none, err := buildOptions(t, nil, "--credential-helpers=")
+	assert.NilError(t, err)
+	assert.Check(t, none.Registries.CredentialHelpers != nil)
+	for _, o := range []build.Options{full, none, {}} {
+		data, err := json.Marshal(o)
+		assert.NilError(t, err)
+		var back build.Options
+		assert.NilError(t, json.Unmarshal(data, &back))
+		assert.Check(t, is.DeepEqual(back, o))
+	}
 }
 
 // zeroFields names the fields without a value. A field of a slice's elements
@@ -138,12 +163,12 @@ func TestOptions(t *testing.T) {
 		{"push_false", nil, []string{"--push=false"}, func(o build.Options) any { return o.NoPush }, true},
 		{"no_push_wins_over_push", nil, []string{"--push", "--no-push"}, func(o build.Options) any { return o.NoPush }, true},
 		{"input_push_false", variables{"INPUT_PUSH": "false"}, nil, func(o build.Options) any { return o.NoPush }, true},
-		{"default_retry", nil, nil, func(o build.Options) any { return o.PushRetry }, build.Retry{Count: 5, InitialDelay: time.Second, MaxDelay: 30 * time.Second}},
-		{"no_retry", nil, []string{"--push-retry=0"}, func(o build.Options) any { return o.PushRetry.Count }, -1},
-		{"retry_delay_in_milliseconds", nil, []string{"--push-retry-initial-delay=20"}, func(o build.Options) any { return o.PushRetry.InitialDelay }, 20 * time.Millisecond},
+		{"default_retry", nil, nil, func(o build.Options) any { return o.Registries.Retry }, build.Retry{Count: 5, InitialDelay: time.Second, MaxDelay: 30 * time.Second}},
+		{"no_retry", nil, []string{"--push-retry=0"}, func(o build.Options) any { return o.Registries.Retry.Count }, -1},
+		{"retry_delay_in_milliseconds", nil, []string{"--push-retry-initial-delay=20"}, func(o build.Options) any { return o.Registries.Retry.InitialDelay }, 20 * time.Millisecond},
 		{"platforms", nil, []string{"--platform", "linux/amd64,linux/arm64\nlinux/arm"}, func(o build.Options) any { return o.Platforms }, []string{"linux/amd64", "linux/arm64", "linux/arm"}},
 		{"annotation_with_comma", nil, []string{"--annotation", "index,manifest:a=b,c"}, func(o build.Options) any { return o.Annotations }, []string{"index,manifest:a=b,c"}},
-		{"insecure_registries", nil, []string{"--insecure-registry", "a:1,b"}, func(o build.Options) any { return o.InsecureRegistries }, []string{"a:1", "b"}},
+		{"insecure_registries", nil, []string{"--insecure-registry", "a:1,b"}, func(o build.Options) any { return o.Registries.Insecure }, []string{"a:1", "b"}},
 		{"build_arg_of_environment", variables{"A": "1"}, []string{"--build-arg=A", "--build-arg=B"}, func(o build.Options) any { return o.BuildArgs }, map[string]string{"A": "1"}},
 		{"named_context", nil, []string{"--build-context", "base=docker-image://alpine:3"}, func(o build.Options) any { return o.BuildContexts }, map[string]string{"base": "docker-image://alpine:3"}},
 		{"secrets", nil, []string{"--secret", "id=a,src=f", "--secret", "id=b,env=V"}, func(o build.Options) any { return o.Secrets }, []build.Secret{{ID: "a", File: "f"}, {ID: "b", Env: "V"}}},

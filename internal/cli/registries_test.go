@@ -6,7 +6,7 @@ import (
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
-	"github.com/org/kaniko-multiarch/internal/registry"
+	"github.com/org/kaniko-multiarch/internal/build"
 )
 
 func TestMirrors(t *testing.T) {
@@ -29,15 +29,14 @@ func TestMirrors(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			f := tc.flags
-			mirrors, err := f.mirrors(&World{LookupEnv: tc.env.lookup})
+			r, err := tc.flags.registries(&World{LookupEnv: tc.env.lookup})
 			if tc.err != "" {
 				assert.ErrorContains(t, err, tc.err)
 				return
 			}
 			assert.NilError(t, err)
-			assert.Check(t, is.DeepEqual(mirrors, tc.mirrors))
-			assert.Check(t, is.DeepEqual(f.maps, tc.maps))
+			assert.Check(t, is.DeepEqual(r.Mirrors, tc.mirrors))
+			assert.Check(t, is.DeepEqual(r.Maps, tc.maps))
 		})
 	}
 }
@@ -46,7 +45,7 @@ func TestClientCerts(t *testing.T) {
 	t.Parallel()
 	got, err := clientCerts([]string{"r.test=/c.pem,/k.pem"})
 	assert.NilError(t, err)
-	assert.Check(t, is.DeepEqual(got, map[string]registry.ClientCert{"r.test": {Cert: "/c.pem", Key: "/k.pem"}}))
+	assert.Check(t, is.DeepEqual(got, map[string]build.ClientCert{"r.test": {Cert: "/c.pem", Key: "/k.pem"}}))
 	_, err = clientCerts([]string{"r.test=/c.pem"})
 	assert.ErrorContains(t, err, "--registry-client-cert")
 }
@@ -61,13 +60,14 @@ func TestExecutor_credential_helpers(t *testing.T) {
 		{"all", nil, nil},
 		{"default", []string{"--credential-helpers=default"}, nil},
 		{"none", []string{"--credential-helpers="}, []string{}},
+		{"repeated", []string{"--credential-helpers=ecr", "--credential-helpers=google"}, []string{"ecr", "google"}},
 		{"some", []string{"--credential-helpers=ecr,google"}, []string{"ecr", "google"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			c, err := parseExecutor(t, tc.args...)
 			assert.NilError(t, err)
-			assert.Check(t, is.DeepEqual(c.registry().helpers, tc.want))
+			assert.Check(t, is.DeepEqual(c.helpers(), tc.want))
 		})
 	}
 }

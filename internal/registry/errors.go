@@ -22,6 +22,9 @@ var (
 	ErrCorrupt = errors.New("content does not match its digest or size")
 	// ErrDenied is an answer 401 or 403 after all that was tried to log in.
 	ErrDenied = errors.New("registry denied access")
+	// ErrImmutable is a tag that the registry does not let move. It is an
+	// ErrRejected.
+	ErrImmutable = fmt.Errorf("%w: the tag is immutable", ErrRejected)
 	// ErrNotFound is a manifest, blob or repository that is not there.
 	ErrNotFound = errors.New("not found in registry")
 	// ErrRejected is any other answer that a retry cannot change.
@@ -92,6 +95,11 @@ func (c *Client) answerError(r Ref, who string, status int, body []byte) error {
 	said := fmt.Sprintf("%s answered %d %s", who, status, http.StatusText(status))
 	if detail != "" {
 		said += " (" + detail + ")"
+	}
+	// ECR, Artifact Registry and Harbor have no code in common, but the word.
+	if status >= 400 && status < 500 && strings.Contains(strings.ToLower(detail), "immutab") {
+		f.kind, f.text = ErrImmutable, said
+		return f
 	}
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:

@@ -9,7 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -135,6 +138,12 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	if err != nil {
 		return nil, err
 	}
+	if o.RequireNative && len(emulated) > 0 {
+		return nil, &sandbox.UnsupportedError{
+			What: fmt.Sprintf("building %s without an emulator, as --require-native-nodes wants, on %s", strings.Join(slices.Sorted(maps.Keys(emulated)), ", "), platform.Format(platform.Host())),
+			Fix:  "build it on a machine of its own, or leave out --require-native-nodes",
+		}
+	}
 
 	store, runner, err := d.Isolation.Open(ctx, o.StateDir)
 	if err != nil {
@@ -149,7 +158,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 
 	e := &engine.Engine{
 		Store: store, Sandbox: runner, Images: images, Contexts: contexts.engine(),
-		Progress: d.Progress, Download: newDownloader(o.PushRetry), Secrets: d.Secrets,
+		Progress: d.Progress, Download: newDownloader(o.Registries.Retry), Secrets: d.Secrets,
 		SpoolDir: spool, Parallel: o.Parallel, Now: d.Now, RewriteTimes: o.Reproducible,
 		Compression: compression,
 		Epoch:       epoch(o, loaded.Epoch), Annotations: target.manifestAnnotations,

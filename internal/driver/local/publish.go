@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +13,9 @@ import (
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/output"
+	"github.com/org/kaniko-multiarch/internal/progress"
 	"github.com/org/kaniko-multiarch/internal/record"
+	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/merge"
 )
 
@@ -34,6 +37,10 @@ func (d *Driver) publish(ctx context.Context, o build.Options, t *target, built 
 	}
 	for _, tag := range t.tags {
 		desc, err := d.Registry.PushManifest(ctx, tag, built[0].Descriptor.MediaType, built[0].Manifest)
+		if o.IgnoreImmutableTags && errors.Is(err, registry.ErrImmutable) {
+			d.Progress.Warn(progress.Warning{Text: fmt.Sprintf("%s was left as it is: the registry does not let the tag move", tag)})
+			continue
+		}
 		if err != nil {
 			return tagError(tag.String(), r.Tags, err)
 		}
@@ -60,6 +67,7 @@ const unnamed = "localhost/unnamed"
 func (d *Driver) publishIndex(ctx context.Context, o build.Options, t *target, r *Result) error {
 	opts := merge.Options{
 		OCIMode: merge.Mode(o.OCIMode), Annotations: t.indexAnnotations(), DryRun: o.NoPush, ExplicitPush: !o.NoPush,
+		IgnoreImmutableTags: o.IgnoreImmutableTags,
 	}
 	for _, rec := range r.Records {
 		opts.Records = append(opts.Records, record.Found{Record: rec})
@@ -82,10 +90,11 @@ func (d *Driver) publishIndex(ctx context.Context, o build.Options, t *target, r
 	}
 	r.Descriptor.MediaType, r.Descriptor.Digest, r.Descriptor.Size = report.MediaType, report.Digest, report.Size
 	r.Descriptor.Platform = nil
+	for _, w := range report.Warnings {
+		d.Progress.Warn(progress.Warning{Text: w})
+	}
 	if report.Published {
-		for _, tag := range t.tags {
-			r.Tags = append(r.Tags, tag.String())
-		}
+		r.Tags = append(r.Tags, report.Tags...)
 	}
 	return nil
 }
