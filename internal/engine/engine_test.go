@@ -533,3 +533,21 @@ func TestHTTPName(t *testing.T) {
 		assert.Check(t, is.Equal(got, tc.want), strings.TrimSpace(tc.url))
 	}
 }
+
+// A base without history, an image's or a directory, has its entries below those
+// of the Dockerfile.
+func TestHistory_of_a_base_without(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(7, 0).UTC()
+	b := &build{Engine: &Engine{}}
+	list := []ocispecs.History{{CreatedBy: "COPY"}, {CreatedBy: "ENV", EmptyLayer: true}}
+	got, err := b.history(list, []*time.Time{nil, &at, &at})
+	assert.NilError(t, err)
+	var by []string
+	for _, h := range got {
+		by = append(by, h.CreatedBy)
+	}
+	assert.Check(t, is.DeepEqual(by, []string{"", "", "COPY", "ENV"}))
+	_, err = b.history(list, nil)
+	assert.Check(t, is.ErrorContains(err, "the history of the config has 1 layers, the image has 0"))
+}

@@ -75,7 +75,7 @@ func (b *build) assemble(g *graph.Image) (*Image, error) {
 		created = append(created, &when)
 	}
 	var err error
-	if img.Config, err = b.config(g.Config, diffIDs, created, img.Reused-img.Cached); err != nil {
+	if img.Config, err = b.config(g.Config, diffIDs, created); err != nil {
 		return nil, err
 	}
 	img.ConfigDescriptor = ocispecs.Descriptor{
@@ -120,7 +120,7 @@ func (b *build) duration(g *graph.Image) time.Duration {
 
 // config completes the front end's config: diff IDs, and the times of the
 // history. What it does not know it keeps.
-func (b *build) config(data []byte, diffIDs []digest.Digest, created []*time.Time, reused int) ([]byte, error) {
+func (b *build) config(data []byte, diffIDs []digest.Digest, created []*time.Time) ([]byte, error) {
 	var known struct {
 		History []ocispecs.History `json:"history"`
 		Created *time.Time         `json:"created"`
@@ -132,7 +132,7 @@ func (b *build) config(data []byte, diffIDs []digest.Digest, created []*time.Tim
 	if err := json.Unmarshal(data, &all); err != nil {
 		return nil, fmt.Errorf("reading the config: %w", err)
 	}
-	history, err := b.history(known.History, created, reused)
+	history, err := b.history(known.History, created)
 	if err != nil {
 		return nil, err
 	}
@@ -164,26 +164,24 @@ func (b *build) config(data []byte, diffIDs []digest.Digest, created []*time.Tim
 // history gives every entry a time. A layer's entry has the time of the layer.
 // An entry without a layer has that of the entry before it, but the first ones
 // of this build have that of its first layer. Times of the base image stay.
-func (b *build) history(list []ocispecs.History, created []*time.Time, reused int) ([]ocispecs.History, error) {
+func (b *build) history(list []ocispecs.History, created []*time.Time) ([]ocispecs.History, error) {
 	layers := 0
 	for _, h := range list {
 		if !h.EmptyLayer {
 			layers++
 		}
 	}
-	switch layers {
-	case len(created):
-	case len(created) - reused:
-		// The base image has no history. Readers match entries to layers by
-		// counting, so its layers need theirs.
-		unknown := make([]ocispecs.History, reused)
-		for i := range unknown {
-			unknown[i].Comment = "layer of a base image without history"
-		}
-		list = append(unknown, list...)
-	default:
+	if layers > len(created) {
 		return nil, fmt.Errorf("the history of the config has %d layers, the image has %d", layers, len(created))
 	}
+	// What is missing is below all that the Dockerfile adds: a base image has no
+	// history, or the base is a directory. Readers match entries to layers by
+	// counting, so those layers need theirs.
+	unknown := make([]ocispecs.History, len(created)-layers)
+	for i := range unknown {
+		unknown[i].Comment = "layer of a base without history"
+	}
+	list = append(unknown, list...)
 
 	ours := make([]bool, len(list))
 	var first, last *time.Time
