@@ -11,10 +11,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # test/oracle is a module without Go files: there is nothing to lint in it.
 MODULES     := . examples/hello
 
-.PHONY: help build demo image test test-all lint clean
+.PHONY: help build demo image test test-conformance test-all lint clean
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## One static binary: bin/kaniko-multiarch
 	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -buildid= -X $$(go list -m)/internal/cli.Version=$(VERSION)" -o bin/kaniko-multiarch .
@@ -31,7 +31,11 @@ test: lint ## Lint, unit tests and end-to-end tests against real servers
 	test/install.sh
 	test/with-services.sh --bases --oracle --docker go test ./...
 
-test-all: demo test ## All of it: the demo too
+test-conformance: ## Build the corpus of Dockerfiles here, in a container and with BuildKit, and compare
+	test/install.sh
+	test/with-services.sh --bases --oracle --docker go run ./test/conformance -isolation namespaces,inplace
+
+test-all: demo test test-conformance ## All of it: the demo and the whole corpus too
 
 lint: ## Formatting, go vet and staticcheck, in every module
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted >&2; exit 1; }

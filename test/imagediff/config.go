@@ -36,9 +36,8 @@ func (c config) untimed() {
 		}
 	}
 	if rootfs, ok := c["rootfs"].(map[string]any); ok {
-		if ids, ok := rootfs["diff_ids"].([]any); ok {
-			rootfs["diff_ids"] = len(ids)
-		}
+		ids, _ := rootfs["diff_ids"].([]any) // null is none
+		rootfs["diff_ids"] = len(ids)
 	}
 }
 

@@ -16,7 +16,7 @@ var kinds = map[byte]string{
 }
 
 // trees compares two file trees.
-func (r *report) trees(a, b tree, times bool) {
+func (r *report) trees(a, b tree, o Options) {
 	groupsA, groupsB := a.linkGroups(), b.linkGroups()
 	names := maps.Clone(a)
 	maps.Copy(names, b)
@@ -30,14 +30,14 @@ func (r *report) trees(a, b tree, times bool) {
 		case fa.kind != fb.kind:
 			r.differ(name+": type", kinds[fa.kind], kinds[fb.kind])
 		default:
-			r.files(name, fa, fb, times)
+			r.files(name, fa, fb, o)
 			r.differ(name+": hard links", groupsA[fa], groupsB[fb])
 		}
 	}
 }
 
 // files compares two files of one type.
-func (r *report) files(name string, a, b *file, times bool) {
+func (r *report) files(name string, a, b *file, o Options) {
 	r.differ(name+": mode", fmt.Sprintf("%04o", a.mode), fmt.Sprintf("%04o", b.mode))
 	r.differ(name+": uid", a.uid, b.uid)
 	r.differ(name+": gid", a.gid, b.gid)
@@ -54,9 +54,8 @@ func (r *report) files(name string, a, b *file, times bool) {
 		vb, inB := b.xattrs[key]
 		r.differ(name+": xattr "+key, value(va, inA), value(vb, inB))
 	}
-	if times {
-		r.differ(name+": modified", stamp(a.modified), stamp(b.modified))
-	}
+	ta, tb := o.times(a.modified, b.modified)
+	r.differ(name+": modified", ta, tb)
 }
 
 // linkGroups gives each file with several names their sorted list.

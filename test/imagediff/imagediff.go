@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -18,15 +19,34 @@ type Options struct {
 	// Times compares file times, the config's and history's times, and with them
 	// the layers' diff IDs.
 	Times bool
+	// Since compares file times, to the second, but not those of which both lie
+	// between it and now: the builds' own clock made them. Zero compares none.
+	Since time.Time
+	// Layers keeps what layers hold from one comparison to the next; it may be nil.
+	Layers *Layers
+}
+
+// times are what the report says of the times of two files.
+func (o Options) times(a, b time.Time) (string, string) {
+	if o.Times {
+		return stamp(a), stamp(b)
+	}
+	since, now := o.Since.Truncate(time.Second), time.Now()
+	clock := func(t time.Time) bool { return !t.Before(since) && !t.After(now) }
+	if o.Since.IsZero() || clock(a) && clock(b) {
+		return "", ""
+	}
+	// BuildKit's layers have no parts of seconds.
+	return stamp(a.Truncate(time.Second)), stamp(b.Truncate(time.Second))
 }
 
 // Images lists the differences of two images, one a line, in a fixed order.
 func Images(a, b v1.Image, o Options) ([]string, error) {
-	configA, treeA, err := load(a)
+	configA, treeA, err := load(a, o.Layers)
 	if err != nil {
 		return nil, fmt.Errorf("reading the first image: %w", err)
 	}
-	configB, treeB, err := load(b)
+	configB, treeB, err := load(b, o.Layers)
 	if err != nil {
 		return nil, fmt.Errorf("reading the second image: %w", err)
 	}
@@ -36,16 +56,16 @@ func Images(a, b v1.Image, o Options) ([]string, error) {
 	}
 	var r report
 	r.objects("", configA, configB)
-	r.trees(treeA, treeB, o.Times)
+	r.trees(treeA, treeB, o)
 	return r.lines, nil
 }
 
-func load(img v1.Image) (config, tree, error) {
+func load(img v1.Image, known *Layers) (config, tree, error) {
 	c, err := readConfig(img)
 	if err != nil {
 		return nil, nil, err
 	}
-	t, err := flatten(img)
+	t, err := flatten(img, known)
 	return c, t, err
 }
 

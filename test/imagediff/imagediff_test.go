@@ -135,12 +135,12 @@ func TestLayers(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := flatten(image(t, layer(t, lower...), layer(t, c.upper...)))
+			got, err := flatten(image(t, layer(t, lower...), layer(t, c.upper...)), nil)
 			assert.NilError(t, err)
-			want, err := flatten(image(t, layer(t, c.want...)))
+			want, err := flatten(image(t, layer(t, c.want...)), nil)
 			assert.NilError(t, err)
 			var r report
-			r.trees(got, want, false)
+			r.trees(got, want, Options{})
 			assert.DeepEqual(t, r.lines, []string(nil))
 		})
 	}
@@ -148,7 +148,7 @@ func TestLayers(t *testing.T) {
 
 func TestBrokenHardLink(t *testing.T) {
 	t.Parallel()
-	_, err := flatten(image(t, layer(t, hardLink("a", "b"))))
+	_, err := flatten(image(t, layer(t, hardLink("a", "b"))), nil)
 	assert.Error(t, err, "layer 0: /a is a hard link to /b, which does not exist")
 }
 
@@ -218,6 +218,35 @@ func TestFileTimes(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, len(got), 2, "the diff ID and the file: %q", got)
 	assert.Equal(t, got[1], "/f: modified: 1970-01-01T00:00:01Z | 1970-01-01T00:00:02Z")
+}
+
+// TestFileTimes_of_two_builds is about times that only one clock made.
+func TestFileTimes_of_two_builds(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	since := now.Add(-time.Minute)
+	for name, c := range map[string]struct {
+		a, b time.Time
+		want int
+	}{
+		"both_clocks":     {now, now.Add(-time.Second), 0},
+		"truncated_clock": {since.Truncate(time.Second), now, 0},
+		"fixed":           {time.Unix(1, 0), time.Unix(1, 0), 0},
+		"parts_of_second": {time.Unix(1, 5), time.Unix(1, 0), 0},
+		"other":           {time.Unix(1, 0), time.Unix(2, 0), 1},
+		"one_clock":       {time.Unix(1, 0), now, 1},
+		"future":          {now.Add(time.Hour), now, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at := func(when time.Time) v1.Image {
+				return image(t, layer(t, regular("f", "").with(func(h *tar.Header) { h.ModTime, h.Format = when, tar.FormatPAX })))
+			}
+			got, err := Images(at(c.a), at(c.b), Options{Since: since, Layers: &Layers{}})
+			assert.NilError(t, err)
+			assert.Equal(t, len(got), c.want, "%q", got)
+		})
+	}
 }
 
 func TestIndexes(t *testing.T) {

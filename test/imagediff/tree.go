@@ -2,10 +2,7 @@ package imagediff
 
 import (
 	"archive/tar"
-	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
 	"path"
 	"strings"
 	"time"
@@ -36,69 +33,47 @@ const (
 )
 
 // flatten applies the image's layers, lowest first.
-func flatten(img v1.Image) (tree, error) {
+func flatten(img v1.Image, known *Layers) (tree, error) {
 	layers, err := img.Layers()
 	if err != nil {
 		return nil, err
 	}
 	t := tree{"/": {kind: tar.TypeDir, mode: 0o755}}
 	for i, layer := range layers {
-		if err := t.apply(layer); err != nil {
+		entries, err := known.entries(layer)
+		if err == nil {
+			err = t.apply(entries)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
 	return t, nil
 }
 
-// named is a file and the name that its layer gives it.
-type named struct {
-	name, link string // link is the other name of a hard link
-	*file
-}
-
 // apply removes what the layer removes from the layers below, and then adds its files.
-func (t tree) apply(layer v1.Layer) error {
-	r, err := layer.Uncompressed()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-
-	var added []named
-	for archive := tar.NewReader(r); ; {
-		h, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		name := path.Clean("/" + h.Name)
-		dir, base := path.Split(name)
+func (t tree) apply(layer []entry) error {
+	for _, e := range layer {
+		dir, base := path.Split(e.name)
 		switch {
 		case base == opaque:
 			t.empty(t.resolve(dir))
-		case strings.HasPrefix(base, whiteout):
+		case e.removes():
 			t.remove(path.Join(t.resolve(dir), strings.TrimPrefix(base, whiteout)))
-		case h.Typeflag == tar.TypeLink:
-			added = append(added, named{name: name, link: path.Clean("/" + h.Linkname)})
-		default:
-			f, err := read(h, archive)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			added = append(added, named{name: name, file: f})
 		}
 	}
-	for _, f := range added {
-		if err := t.add(f); err != nil {
+	for _, e := range layer {
+		if e.removes() {
+			continue
+		}
+		if err := t.add(e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t tree) add(f named) error {
+func (t tree) add(f entry) error {
 	dir, base := path.Split(f.name)
 	name := path.Join(t.resolve(dir), base)
 	if f.link != "" {
@@ -108,6 +83,8 @@ func (t tree) add(f named) error {
 			return fmt.Errorf("%s is a hard link to %s, which does not exist", f.name, f.link)
 		}
 		f.file = linked
+	} else {
+		f.file = new(*f.file) // layers can be remembered and a layer come twice
 	}
 	for parent := path.Dir(name); t[parent] == nil; parent = path.Dir(parent) {
 		t[parent] = &file{kind: tar.TypeDir, mode: 0o755}
@@ -158,26 +135,4 @@ func (t tree) resolve(dir string) string {
 		rest = append(strings.Split(f.target, "/"), rest...)
 	}
 	return resolved
-}
-
-func read(h *tar.Header, content io.Reader) (*file, error) {
-	f := &file{
-		kind: h.Typeflag, mode: h.Mode, uid: h.Uid, gid: h.Gid, size: h.Size, target: h.Linkname,
-		major: h.Devmajor, minor: h.Devminor, xattrs: map[string]string{}, modified: h.ModTime,
-	}
-	const xattr = "SCHILY.xattr."
-	for key, value := range h.PAXRecords {
-		if name, ok := strings.CutPrefix(key, xattr); ok {
-			f.xattrs[name] = value
-		}
-	}
-	if h.Typeflag != tar.TypeReg {
-		return f, nil
-	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, content); err != nil {
-		return nil, err
-	}
-	f.sum = fmt.Sprintf("%x", sum.Sum(nil))
-	return f, nil
 }
