@@ -23,9 +23,9 @@ demo: build ## Build, merge and run a two-platform image here, in a minute, as r
 	test/install.sh
 	test/with-services.sh --bases examples/hello/demo.sh
 
-image: build ## Build this tool's own image with it, twice, for two platforms, and compare
+image: build ## Build this tool's own image with it, for two platforms, then again by itself, and compare
 	test/install.sh
-	VERSION="$(VERSION)" test/with-services.sh --bases test/image.sh
+	VERSION="$(VERSION)" test/with-services.sh --bases --docker test/image.sh
 
 test: lint ## Lint, unit tests and end-to-end tests against real servers
 	test/install.sh
@@ -35,7 +35,7 @@ test-conformance: ## Build the corpus of Dockerfiles here, in a container and wi
 	test/install.sh
 	test/with-services.sh --bases --oracle --docker go run ./test/conformance -isolation namespaces,inplace
 
-test-all: demo test test-conformance ## All of it: the demo and the whole corpus too
+test-all: demo test test-conformance image ## All of it: the demo, the whole corpus and the tool's own image, too
 
 lint: ## Formatting, go vet and staticcheck, in every module
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted >&2; exit 1; }
