@@ -45,6 +45,7 @@ type executorCommand struct {
 	NameTagDigest    string        `name:"image-name-tag-with-digest-file" help:"File for REPO:TAG@DIGEST, a line for each name."`
 	NameDigest       string        `name:"image-name-with-digest-file" help:"File for REPO@DIGEST, a line for each name."`
 	Label            []string      `sep:"none" help:"NAME=VALUE of a label."`
+	LogTimestamp     bool          `help:"Begin every line with the time."`
 	LogFormat        string        `enum:"color,text,json" default:"color" help:"color, text or json."`
 	NoPush           bool          `help:"Build everything, push nothing."`
 	NoPushCache      bool          `help:"Keep nothing in the cache."`
@@ -58,7 +59,7 @@ type executorCommand struct {
 	Verbosity        string        `short:"v" enum:"trace,debug,info,warn,error,fatal,panic" default:"info" help:"trace, debug, info, warn, error, fatal or panic."`
 
 	// The multi-arch guide's.
-	Platform           []string `sep:"none" xor:"platform" help:"Platforms to build for: linux/amd64,linux/arm64. Others than this machine's want QEMU for their RUN steps."`
+	Platform           []string `sep:"none" xor:"platform" help:"Such as linux/amd64,linux/arm64. RUN steps of others than this machine's want QEMU."`
 	Driver             string   `enum:"local,ci,k8s" default:"local" help:"local builds here; ci publishes the index of what jobs have built."`
 	DigestsFrom        []string `sep:"none" help:"Directories with digest files, for --driver=ci."`
 	PublishIndex       bool     `help:"Publish an index even for one platform; several always make one."`
@@ -139,6 +140,9 @@ func reportStep(w World, err error) int {
 func (c *executorCommand) Run(ctx context.Context, w *World) error {
 	if err := c.refuse(); err != nil {
 		return err
+	}
+	if c.LogTimestamp && c.LogFormat != "json" { // whose events have it
+		w.Stderr = &stamped{w: w.Stderr, now: time.Now}
 	}
 	c.Verbose = c.Verbose || c.Verbosity == "debug" || c.Verbosity == "trace"
 	log := debugLog(w, c.Verbose)

@@ -75,7 +75,6 @@ func meaningless() map[string]ignoredFlag {
 			"debug-build-steps debug-cache debug-drivers debug-filesystem debug-full debug-multi-platform debug-oci debug-output-files debug-registry debug-signing",
 			"debug-components debug-level",
 		},
-		{"lines have the time since the build's start", "log-timestamp", ""},
 		{"the config has the build's metadata always", "force-build-metadata", ""},
 		{"the first upload shows whether pushing is allowed", "skip-push-permission-check", ""},
 		{"delays double, up to --push-retry-max-delay", "", "push-retry-backoff-multiplier"},
