@@ -80,6 +80,11 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if c.StateDir == "" {
 		o.StateDir = isolation.StateDir(o.StateDir)
 	}
+	if _, ok := isolation.(inPlace); ok {
+		if err := steady(o.StateDir); err != nil {
+			return err
+		}
+	}
 	client, err := newClient(w, o.Registries, c.Verbose)
 	if err != nil {
 		return err

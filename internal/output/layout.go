@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -121,6 +122,58 @@ func (l *Layout) Finish(name string) error {
 		return err
 	}
 	return l.json(ocispecs.ImageLayoutFile, ocispecs.ImageLayout{Version: ocispecs.ImageLayoutVersion})
+}
+
+// MoveTo moves what Finish made into another directory, which is made when
+// missing. The index comes last; blobs that are there already are kept.
+func (l *Layout) MoveTo(dir string) error {
+	return errors.Join(
+		moveAll(filepath.Join(l.dir, ocispecs.ImageBlobsDir, "sha256"), filepath.Join(dir, ocispecs.ImageBlobsDir, "sha256")),
+		moveAll(l.dir, dir),
+	)
+}
+
+// moveAll moves the regular files of a directory.
+func moveAll(from, to string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	list, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		if err := move(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// move renames, or copies to another file system.
+func move(from, to string) error {
+	err := os.Rename(from, to)
+	if !errors.Is(err, syscall.EXDEV) {
+		return err
+	}
+	r, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w, err := os.CreateTemp(filepath.Dir(to), ".blob-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(w.Name())
+	_, err = io.Copy(w, r)
+	if err := errors.Join(err, w.Chmod(0o644), w.Close()); err != nil {
+		return err
+	}
+	return os.Rename(w.Name(), to)
 }
 
 func (l *Layout) sorted() []*engine.Image {

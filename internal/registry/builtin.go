@@ -90,10 +90,12 @@ func (c *credentials) askBuiltin(ctx context.Context, b builtin, r Ref, fresh bo
 	if ctx.Err() != nil {
 		return login{}
 	}
+	before := t.login.config
 	t.login = login{config: config, from: "the helper " + b.name, helper: true, implied: !b.explicit, asked: time.Now()}
 	t.err, t.late = err, first && errors.Is(err, context.DeadlineExceeded)
 	if err != nil && !errors.Is(err, errNothing) {
-		t.login.config = authn.AuthConfig{}
+		// What it said before may still hold.
+		t.login.config = before
 		c.log.Debug("no credentials from a built-in helper", "helper", b.name, "registry", r.Registry, "error", foreign(err.Error()))
 	}
 	return t.login

@@ -199,7 +199,8 @@ func (c *credentials) askHelper(s source, helper, server string, fresh bool) (lo
 	// not be mixed with what the file says.
 	a, err := dockercreds.NewNativeStore(configfile.New(""), helper).Get(server)
 	if err != nil {
-		return login{}, errors.New(foreign(err.Error()))
+		// What it said before may still hold.
+		return c.helped[key], errors.New(foreign(err.Error()))
 	}
 	l := login{config: fromDocker(a), from: "docker-credential-" + helper + " of " + s.name, helper: true, asked: time.Now()}
 	c.helped[key] = l

@@ -451,8 +451,8 @@ func TestGuide_retry_loop(t *testing.T) {
 	assert.NilError(t, os.WriteFile(filepath.Join(g.dir, "Dockerfile"),
 		[]byte("FROM "+service(t, "KMA_TEST_BASES")+"/busybox:1\nRUN [ $(uname -m) != aarch64 ] || exit 42\n"), 0o644))
 	r := g.script(t, `for attempt in $(seq 1 2); do
-  if $EXECUTOR --dockerfile=/workspace/Dockerfile --context=/workspace --destination=$IMAGE:latest \
-    --platform=linux/amd64,linux/arm64 --driver=local --digest-file=/output/digest; then exit 0; fi
+  $EXECUTOR --dockerfile=/workspace/Dockerfile --context=/workspace --destination=$IMAGE:latest \
+    --platform=linux/amd64,linux/arm64 --driver=local --digest-file=/output/digest && exit 0
   echo "exit code $?"
 done
 exit 1`)

@@ -145,6 +145,9 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		}
 	}
 
+	if err := d.prepare(ctx, o, target); err != nil {
+		return nil, err
+	}
 	store, runner, err := d.Isolation.Open(ctx, o.StateDir)
 	if err != nil {
 		return nil, err
@@ -202,6 +205,24 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		return nil, err
 	}
 	return result, d.writeFiles(o, result)
+}
+
+// prepare reaches for all registries that will be written to.
+func (d *Driver) prepare(ctx context.Context, o build.Options, t *target) error {
+	var repos []registry.Ref
+	if !o.NoPush {
+		repos = append(repos, t.repository)
+		repos = append(repos, t.copies...)
+	}
+	if cache, err := registry.ParseRef(o.CacheRepo); o.Cache && err == nil {
+		repos = append(repos, cache)
+	}
+	for _, repo := range repos {
+		if err := d.Registry.Prepare(ctx, repo); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *Driver) getenv(name string) string {

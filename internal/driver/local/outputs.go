@@ -32,15 +32,12 @@ func (d *Driver) publishers(o build.Options, t *target, spool string, images *ba
 	if !o.NoPush {
 		out.all = append(out.all, newPublisher(d.Registry, t.repository, spool))
 	}
-	dir := o.OCILayout
-	if dir == "" && o.Tar == "" {
+	if o.OCILayout == "" && o.Tar == "" {
 		return out, nil
 	}
-	if dir == "" {
-		dir = filepath.Join(spool, "layout")
-	}
+	// Not where it is wanted: while a step is in place there is no such path.
 	var err error
-	if out.layout, err = output.NewLayout(dir, images); err != nil {
+	if out.layout, err = output.NewLayout(filepath.Join(spool, "layout"), images); err != nil {
 		return nil, err
 	}
 	out.all = append(out.all, out.layout)
@@ -82,16 +79,28 @@ func (o *outputs) finish(opts build.Options, t *target) error {
 	if err := o.layout.Finish(name); err != nil {
 		return fmt.Errorf("writing the OCI layout: %w", err)
 	}
-	if opts.Tar == "" {
+	if opts.Tar != "" {
+		if err := o.tar(opts.Tar, tags); err != nil {
+			return err
+		}
+	}
+	if opts.OCILayout == "" {
 		return nil
 	}
-	f, err := os.Create(opts.Tar)
+	if err := o.layout.MoveTo(opts.OCILayout); err != nil {
+		return fmt.Errorf("writing the OCI layout: %w", err)
+	}
+	return nil
+}
+
+func (o *outputs) tar(name string, tags []string) error {
+	f, err := os.Create(name)
 	if err != nil {
 		return fmt.Errorf("writing the tar: %w", err)
 	}
 	if err := errors.Join(o.layout.Tar(f, tags), f.Close()); err != nil {
-		_ = os.Remove(opts.Tar)
-		return fmt.Errorf("writing the tar %s: %w", opts.Tar, err)
+		_ = os.Remove(name)
+		return fmt.Errorf("writing the tar %s: %w", name, err)
 	}
 	return nil
 }

@@ -184,6 +184,11 @@ func (r *Result) metadata() ([]byte, error) {
 // makeDirs makes the directories of the files that are written at the end: an
 // image that is published must not be lost for want of one.
 func makeDirs(o build.Options) error {
+	if o.OCILayout != "" {
+		if err := os.MkdirAll(o.OCILayout, 0o755); err != nil {
+			return badInput("--oci-layout-path: %w", err)
+		}
+	}
 	for flag, name := range map[string]string{
 		"digest-file": o.DigestFile, "metadata-file": o.MetadataFile, "tar-path": o.Tar,
 		"image-name-with-digest-file": o.NameDigestFile, "image-name-tag-with-digest-file": o.NameTagDigestFile,

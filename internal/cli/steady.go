@@ -1,0 +1,17 @@
+package cli
+
+import (
+	"crypto/x509"
+	"os"
+	"time"
+)
+
+// steady makes this process independent of "/", which belongs to a step while
+// that is in place. Go's libraries read certificates and the time zone when they
+// are first asked for; temporary files go where nobody moves them.
+func steady(stateDir string) error {
+	time.Now().Zone()
+	// Without any, the first connection says so.
+	_, _ = x509.SystemCertPool()
+	return os.Setenv("TMPDIR", stateDir)
+}
