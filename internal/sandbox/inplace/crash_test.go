@@ -133,17 +133,13 @@ func write(t *testing.T, root, name, content string) {
 func crashRun(t *testing.T, root string, n int, written bool) error {
 	t.Helper()
 	state0 := filepath.Join(root, "kaniko/state")
-	file, err := os.Create(filepath.Join(state0, journalName))
+	space, err := mountSpace()
+	assert.NilError(t, err)
+	begin := state{Root: root, Tree: filepath.Join(state0, "tree"), Stash: filepath.Join(state0, stashName), Space: space}
+	j, file, err := newJournal(filepath.Join(state0, journalName), begin)
 	assert.NilError(t, err)
 	defer file.Close()
-	begin := state{Root: root, Tree: filepath.Join(state0, "tree"), Stash: filepath.Join(state0, stashName)}
-	j := &journal{file: &dying{File: file, left: n, written: written}, end: 1}
-	if err := j.reach(entering); err != nil {
-		return err
-	}
-	if err := j.note(record{Begin: &begin}); err != nil {
-		return err
-	}
+	j.file = &dying{File: file, left: n, written: written}
 	// "opt" stands for a directory of the image, by way of something of ours
 	// in it.
 	s := &swap{journal: j, own: []string{"kaniko", "kaniko/state", "opt/none"}, points: map[string]bool{}}

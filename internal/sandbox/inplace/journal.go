@@ -6,6 +6,7 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -28,7 +29,10 @@ const (
 // slash are relative to the root, and the same in the tree and in the stash.
 type state struct {
 	Root, Tree, Stash string
-	Phase             phase
+	// Space is the mount namespace of the builder: another one later means that
+	// the container was started again, and all its mounts were made anew.
+	Space string
+	Phase phase
 	// Levels are the directories whose children are moved one by one, parents
 	// first.
 	Levels []level
@@ -112,15 +116,21 @@ func (s *state) inStash(path string) string { return filepath.Join(s.Stash, path
 // builder was killed; a process that deletes it does no harm otherwise.
 //
 // The file has the phase in its first byte, which can be changed on a full disk
-// as well, and then records, each after its length.
+// as well, and then records, each after its length and checksum. It is not
+// synced: it must outlive our process, and a container does not outlive its
+// machine.
 type journal struct {
 	state
 	file storage
+	// name is where the file is when it is complete.
+	name string
 	end  int64
 	// lost are paths of the root that the process has deleted; faults is what
 	// else it did that could not be undone. Trying again is in vain.
 	lost   []string
 	faults []error
+	// fresh are the mount points of a container that was started again.
+	fresh map[string]bool
 }
 
 // storage is the file of a journal.
@@ -131,13 +141,28 @@ type storage interface {
 	Name() string
 }
 
-// newJournal begins a journal in an empty file.
-func newJournal(file storage, begin state) (*journal, error) {
-	j := &journal{file: file, end: 1}
-	if err := errors.Join(j.reach(entering), j.note(record{Begin: &begin})); err != nil {
-		return nil, errors.Join(err, j.close())
+// headerSize is that of a record's length and checksum, in bytes.
+const headerSize = 8
+
+// newJournal begins the journal of a swap. The caller has locked the root. The
+// file gets its name when it can be read: another builder that looks for one
+// finds it complete or not at all.
+func newJournal(name string, begin state) (*journal, *os.File, error) {
+	fresh := name + ".new"
+	file, err := os.OpenFile(fresh, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a journal: %w", err)
 	}
-	return j, nil
+	j := &journal{file: file, name: fresh, end: 1}
+	err = errors.Join(j.reach(entering), j.note(record{Begin: &begin}))
+	if err == nil {
+		err = os.Rename(fresh, name)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("making a journal: %w", err), j.close())
+	}
+	j.name = name
+	return j, file, nil
 }
 
 // reach tells that a phase begins.
@@ -152,11 +177,13 @@ func (j *journal) reach(p phase) error {
 func (j *journal) note(r record) error {
 	j.apply(r)
 	var buf bytes.Buffer
-	buf.Write(make([]byte, 4))
+	buf.Write(make([]byte, headerSize))
 	if err := gob.NewEncoder(&buf).Encode(r); err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}
-	binary.LittleEndian.PutUint32(buf.Bytes(), uint32(buf.Len()-4))
+	head, body := buf.Bytes()[:headerSize], buf.Bytes()[headerSize:]
+	binary.LittleEndian.PutUint32(head, uint32(len(body)))
+	binary.LittleEndian.PutUint32(head[4:], crc32.ChecksumIEEE(body))
 	n, err := j.file.WriteAt(buf.Bytes(), j.end)
 	if err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
@@ -167,7 +194,7 @@ func (j *journal) note(r record) error {
 
 // close removes the file as well. All must be back.
 func (j *journal) close() error {
-	err := os.Remove(j.file.Name())
+	err := os.Remove(j.name)
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
@@ -184,7 +211,8 @@ func (j *journal) blame() error {
 }
 
 // readJournal reads what a builder wrote until it was killed. The last record
-// may be incomplete: the change that it announces was not made.
+// may be incomplete, or on a full disk have an incomplete one behind it: the
+// change that such a record announces was not made.
 func readJournal(file *os.File) (*journal, error) {
 	info, err := file.Stat()
 	if err != nil {
@@ -194,22 +222,24 @@ func readJournal(file *os.File) (*journal, error) {
 	if _, err := file.ReadAt(content, 0); err != nil {
 		return nil, err
 	}
-	j := &journal{file: file, end: 1}
-	for rest := content[min(1, len(content)):]; len(rest) >= 4; {
-		size := int(binary.LittleEndian.Uint32(rest))
-		if len(rest)-4 < size {
+	j := &journal{file: file, name: file.Name(), end: 1}
+	for rest := content[min(1, len(content)):]; len(rest) >= headerSize; {
+		size, sum := binary.LittleEndian.Uint32(rest), binary.LittleEndian.Uint32(rest[4:])
+		body := rest[headerSize:]
+		if uint64(size) > uint64(len(body)) || crc32.ChecksumIEEE(body[:size]) != sum {
 			break
 		}
 		var r record
-		if err := gob.NewDecoder(bytes.NewReader(rest[4 : 4+size])).Decode(&r); err != nil {
-			return nil, fmt.Errorf("reading the journal %s: %w", file.Name(), err)
+		if err := gob.NewDecoder(bytes.NewReader(body[:size])).Decode(&r); err != nil {
+			return nil, fmt.Errorf("another version of this program wrote it: %w", err)
 		}
 		j.apply(r)
-		rest = rest[4+size:]
-		j.end += int64(4 + size)
+		rest = body[size:]
+		j.end += headerSize + int64(size)
 	}
-	if len(content) > 0 {
-		j.Phase = phase(content[0])
+	if j.Root == "" {
+		return nil, errors.New("it was overwritten")
 	}
+	j.Phase = phase(content[0])
 	return j, nil
 }

@@ -297,6 +297,9 @@ func (w *world) look(t *testing.T) string {
 			}
 			return nil
 		}
+		if rel == "/kaniko/state/swap.journal.new" {
+			return nil // a journal that was not begun, which the next one replaces
+		}
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
 			return err

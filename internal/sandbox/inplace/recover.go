@@ -25,30 +25,56 @@ const (
 // New does this, too. It waits for another builder that is busy in the same
 // root.
 func Recover(ctx context.Context, stateDir string) error {
-	file, err := os.OpenFile(filepath.Join(stateDir, journalName), os.O_RDWR, 0)
+	name := filepath.Join(stateDir, journalName)
+	for {
+		root, err := rootOf(name)
+		if err != nil || root == "" {
+			return err
+		}
+		lock, err := lockRoot(ctx, root)
+		if err != nil {
+			return fmt.Errorf("recovering from a killed build: %w", err)
+		}
+		// While we waited its guard, or another builder, may have done it, and a
+		// next one may have begun elsewhere.
+		again, err := rootOf(name)
+		if err == nil && again == root {
+			err = recoverLocked(name)
+		}
+		lock.Close()
+		if err != nil || again == root || again == "" {
+			return err
+		}
+	}
+}
+
+// rootOf is the root that a journal is about, "" when there is no journal.
+func rootOf(name string) (string, error) {
+	file, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return "", nil
 	}
 	if err != nil {
-		return fmt.Errorf("recovering from a killed build: %w", err)
+		return "", fmt.Errorf("recovering from a killed build: %w", err)
 	}
 	defer file.Close()
 	j, err := readJournal(file)
 	if err != nil {
-		return fmt.Errorf("recovering from a killed build: %w", err)
+		return "", unreadable(name, err)
 	}
-	if j.Root == "" {
-		return j.close()
-	}
-	lock, err := lockRoot(ctx, j.Root)
+	return j.Root, nil
+}
+
+func unreadable(name string, err error) error {
+	return fmt.Errorf("recovering from a killed build: reading the journal %s: %w: start the next build in a fresh container; if / is as it should be, removing that file is enough", name, err)
+}
+
+func recoverLocked(name string) error {
+	file, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("recovering from a killed build: %w", err)
 	}
-	defer lock.Close()
-	// Its guard may have done it while we waited.
-	if !exists(file.Name()) {
-		return nil
-	}
+	defer file.Close()
 	return putBack(file)
 }
 
@@ -56,10 +82,10 @@ func Recover(ctx context.Context, stateDir string) error {
 func putBack(file *os.File) error {
 	j, err := readJournal(file)
 	if err != nil {
-		return fmt.Errorf("recovering from a killed build: %w", err)
+		return unreadable(file.Name(), err)
 	}
-	if j.Root == "" {
-		return j.close()
+	if err := j.seeMounts(); err != nil {
+		return fmt.Errorf("recovering from a killed build: %w", err)
 	}
 	if err := j.leave(); err != nil {
 		return fmt.Errorf("recovering from a killed build: %w; start the next build in a fresh container, or move what is named here by hand and remove %s", err, file.Name())

@@ -38,7 +38,9 @@ func (j *journal) leave() error {
 	case entering:
 		errs = append(errs, j.withdraw())
 	case swapped:
-		errs = append(errs, restoreDevices(j.inRoot("dev"), j.Devices))
+		if !j.restarted() {
+			errs = append(errs, restoreDevices(j.inRoot("dev"), j.Devices))
+		}
 		for _, l := range j.Levels {
 			if l.Path == "" {
 				errs = append(errs, j.collect(l))
@@ -67,6 +69,10 @@ func (j *journal) withdraw() error {
 	var errs []error
 	for _, p := range slices.Backward(j.Placed) {
 		if exists(j.inTree(p)) || !exists(j.inRoot(p)) {
+			continue
+		}
+		if j.mounted(p) {
+			errs = append(errs, j.part(p))
 			continue
 		}
 		if err := unix.Rename(j.inRoot(p), j.inTree(p)); err != nil {
@@ -113,6 +119,10 @@ func (j *journal) collect(l level) error {
 		// A step that deletes all that it can finds the tree's directory, too.
 		if err := os.MkdirAll(j.inTree(l.Path), 0o755); err != nil {
 			return errors.Join(append(errs, err)...)
+		}
+		if j.mounted(p) {
+			errs = append(errs, j.part(p))
+			continue
 		}
 		if err := unix.Rename(j.inRoot(p), j.inTree(p)); err != nil {
 			errs = append(errs, j.notBack(j.inRoot(p), j.inTree(p), err))
@@ -168,6 +178,8 @@ func (j *journal) bringBack() error {
 			if !exists(j.inRoot(p)) {
 				j.lost = append(j.lost, "/"+p)
 			}
+		case j.restarted():
+			errs = append(errs, j.merge(p))
 		case exists(j.inRoot(p)):
 			errs = append(errs, j.notBack(j.inStash(p), j.inRoot(p), unix.EEXIST))
 		default:
@@ -177,6 +189,9 @@ func (j *journal) bringBack() error {
 		}
 	}
 	for _, f := range j.Files {
+		if j.restarted() {
+			break // the runtime has made them anew
+		}
 		errs = append(errs, f.restore(j.inRoot(f.Path)))
 	}
 	for _, l := range j.Levels {

@@ -81,7 +81,11 @@ func (r *Runner) Run(ctx context.Context, p sandbox.Process) (err error) {
 			r.opts.Log.Debug("the size of a tmpfs is not enforced while building in place", "mount", m.Dest)
 		}
 	}
-	begin := state{Root: r.opts.Root, Tree: tree, Stash: filepath.Join(r.opts.StateDir, stashName)}
+	space, err := mountSpace()
+	if err != nil {
+		return err
+	}
+	begin := state{Root: r.opts.Root, Tree: tree, Stash: filepath.Join(r.opts.StateDir, stashName), Space: space}
 	return r.inside(ctx, begin, lock, list, made.Parents(), start{Spec: spec, Root: r.opts.Root}, p)
 }
 
@@ -90,11 +94,7 @@ func (r *Runner) inside(ctx context.Context, begin state, lock *os.File, list mo
 	if err := removeRest(r.opts.StateDir); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(filepath.Join(r.opts.StateDir, journalName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("making a journal: %w", err)
-	}
-	j, err := newJournal(file, begin)
+	j, file, err := newJournal(filepath.Join(r.opts.StateDir, journalName), begin)
 	if err != nil {
 		return err
 	}
