@@ -29,7 +29,7 @@ image: build ## Build this tool's own image with it, for two platforms, then aga
 
 test: lint ## Lint, unit tests and end-to-end tests against real servers
 	test/install.sh
-	test/with-services.sh --bases --oracle --docker go test ./...
+	test/with-services.sh --bases --oracle --docker go test -timeout 40m ./...
 
 test-conformance: ## Build the corpus of Dockerfiles here, in a container and with BuildKit, and compare
 	test/install.sh
