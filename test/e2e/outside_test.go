@@ -78,15 +78,21 @@ func TestInPlace_goes_on_outside(t *testing.T) {
 	files := t.TempDir()
 	pemFile := filepath.Join(files, "ca-certificates.crt")
 	assert.NilError(t, os.WriteFile(pemFile, certificate, 0o644))
-	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + `/busybox:1
-COPY text /text
+	// The large file is on its way only when the second step has begun. Nothing of
+	// a base image: its layer is the first thing that is pushed.
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + `/busybox:1 AS large
+RUN head -c 16000000 /dev/urandom > /large
+FROM large AS long
 RUN [ ! -e /etc/ssl/certs/ca-certificates.crt ] && echo 'hosts: files' > /etc/nsswitch.conf && \
     for i in $(seq 300); do wget -q -O /dev/null ` + asked.URL + ` && exit 0; sleep 0.1; done; exit 1
-`, "text": "text"})
+FROM scratch
+COPY --from=large /large /
+COPY --from=long /etc/nsswitch.conf /
+`})
 	run := func(flags ...string) result {
 		image := address + "/outside/app:1"
 		flags = append(flags, "-v", dir+":/workspace", "--add-host", host+":127.0.0.1", "-v", files+":/var/lib/out")
-		return inContainer(t, flags, "--context=/workspace", "--destination="+image, "--cache", "--cache-copy-layers",
+		return inContainer(t, flags, "--context=/workspace", "--destination="+image,
 			"--oci-layout-path=/var/lib/out/layout", "--digest-file=/var/lib/out/digest")
 	}
 	r := run("-v", pemFile+":/etc/ssl/certs/ca-certificates.crt:ro")
