@@ -13,5 +13,5 @@ import (
 func main() {
 	namespaces.Child()
 	inplace.Child()
-	os.Exit(cli.Main(os.Args, cli.World{Stdout: os.Stdout, Stderr: os.Stderr, LookupEnv: os.LookupEnv}))
+	os.Exit(cli.Main(os.Args, cli.World{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, LookupEnv: os.LookupEnv}))
 }

@@ -10,9 +10,12 @@ import "time"
 // Options is everything a build can be asked for. All of it is plain data that
 // survives JSON.
 type Options struct {
-	// Context is a directory.
-	Context string
-	// Dockerfile is a path, tried from the working directory, then from the
+	// Context is a directory, or the URL of one that is fetched: an archive or a
+	// repository. ContextSubPath is a directory in it, Git is how to clone.
+	Context        string
+	ContextSubPath string
+	Git            Git
+	// Dockerfile is a URL, or a path, tried from the working directory, then from the
 	// context; empty means Dockerfile in the context.
 	Dockerfile string
 	// BuildContexts are named contexts: a directory or docker-image://REF.
@@ -88,6 +91,15 @@ type Options struct {
 	Parallel int
 	// Timeout ends the build; 0 means never.
 	Timeout time.Duration
+}
+
+// Git says how a repository is cloned. Depth is in commits; 0 is all of them.
+type Git struct {
+	Branch            string
+	SingleBranch      bool
+	Depth             int
+	RecurseSubmodules bool
+	InsecureSkipTLS   bool
 }
 
 // Registries say how registries are reached. They name files of certificates

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -15,15 +16,17 @@ import (
 )
 
 type buildCommand struct {
-	Context      string   `short:"c" default:"." help:"Directory of the build context."`
-	Dockerfile   string   `short:"f" help:"Path of the Dockerfile, tried in the working directory, then in the context."`
-	Platform     []string `sep:"none" help:"Platforms to build for: linux/amd64,linux/arm64."`
-	Destination  []string `short:"d" sep:"none" help:"Names to publish: REPO:TAG. Without a tag, push by digest."`
-	Image        string   `help:"Repository to push to by digest, moving no tag."`
-	PushByDigest bool     `help:"Push to the destinations' repository by digest, moving no tag."`
-	Push         bool     `default:"true" help:"Push what is built (--push=false is --no-push)."`
-	NoPush       bool     `help:"Build everything, push nothing."`
-	PublishIndex bool     `help:"Publish an index even for one platform."`
+	Context        string   `short:"c" default:"." help:"Directory of the build context, tar://FILE, tar://stdin, git://HOST/REPO[#REF], https://HOST/FILE.tar.gz."`
+	ContextSubPath string   `help:"Directory in the context to use as the context."`
+	Git            string   `help:"Options of a git context: branch=,single-branch=,depth=,recurse-submodules=,insecure-skip-tls=."`
+	Dockerfile     string   `short:"f" help:"Path of the Dockerfile, tried in the working directory, then in the context."`
+	Platform       []string `sep:"none" help:"Platforms to build for: linux/amd64,linux/arm64."`
+	Destination    []string `short:"d" sep:"none" help:"Names to publish: REPO:TAG. Without a tag, push by digest."`
+	Image          string   `help:"Repository to push to by digest, moving no tag."`
+	PushByDigest   bool     `help:"Push to the destinations' repository by digest, moving no tag."`
+	Push           bool     `default:"true" help:"Push what is built (--push=false is --no-push)."`
+	NoPush         bool     `help:"Build everything, push nothing."`
+	PublishIndex   bool     `help:"Publish an index even for one platform."`
 
 	Target        string   `help:"Stage of the Dockerfile to build."`
 	BuildArg      []string `sep:"none" help:"NAME=VALUE of an ARG; NAME alone takes the environment's."`
@@ -99,7 +102,7 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	}
 	driver := &local.Driver{
 		Isolation: isolation, Registry: client, Progress: display, Secrets: secrets,
-		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now,
+		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now, Stdin: w.Stdin,
 	}
 	result, err := driver.Build(ctx, o)
 	if err == nil {
@@ -136,7 +139,7 @@ func printResult(w *World, r *local.Result) error {
 
 func (c *buildCommand) options(w *World) (build.Options, error) {
 	o := build.Options{
-		Context: c.Context, Dockerfile: c.Dockerfile, Platforms: splitList(c.Platform), Target: c.Target,
+		Context: c.Context, ContextSubPath: c.ContextSubPath, Dockerfile: c.Dockerfile, Platforms: splitList(c.Platform), Target: c.Target,
 		Destinations: splitList(c.Destination), Image: c.Image, PushByDigest: c.PushByDigest,
 		NoPush: c.NoPush || !c.Push, PublishIndex: c.PublishIndex, OCIMode: c.OCIMode,
 		Annotations: splitLines(c.Annotation), AddHosts: splitLines(c.AddHost),
@@ -156,10 +159,16 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 	if c.Parallel < 0 || c.Timeout < 0 {
 		return o, usagef("--parallel and --timeout cannot be negative")
 	}
+	if sub := o.ContextSubPath; sub != "" && !filepath.IsLocal(sub) {
+		return o, usagef("--context-sub-path %s: want a path below the context", sub)
+	}
 	if o.StateDir == "" {
 		o.StateDir = stateDir(w.Getenv)
 	}
 	var err error
+	if o.Git, err = parseGit(c.Git); err != nil {
+		return o, err
+	}
 	if o.Registries, err = c.registries(w); err != nil {
 		return o, err
 	}
@@ -208,6 +217,35 @@ func sourceDateEpoch(o *build.Options, getenv func(string) string) error {
 	}
 	o.SourceDateEpoch = &seconds
 	return nil
+}
+
+// parseGit reads kaniko's options of a clone.
+func parseGit(s string) (build.Git, error) {
+	var out build.Git
+	for _, part := range splitList([]string{s}) {
+		name, value, _ := strings.Cut(part, "=")
+		var err error
+		switch name {
+		case "branch":
+			out.Branch = value
+		case "single-branch":
+			out.SingleBranch, err = strconv.ParseBool(value)
+		case "depth":
+			if out.Depth, err = strconv.Atoi(value); out.Depth < 0 {
+				err = errors.New("a negative number")
+			}
+		case "recurse-submodules":
+			out.RecurseSubmodules, err = strconv.ParseBool(value)
+		case "insecure-skip-tls":
+			out.InsecureSkipTLS, err = strconv.ParseBool(value)
+		default:
+			return out, usagef("--git %s: want branch=, single-branch=, depth=, recurse-submodules= or insecure-skip-tls=", part)
+		}
+		if err != nil && value != "" {
+			return out, usagef("--git %s: %w", part, err)
+		}
+	}
+	return out, nil
 }
 
 // parseSecret reads id=NAME,src=FILE and id=NAME,env=VARIABLE. Without either,

@@ -25,6 +25,7 @@ var Version = "dev"
 
 // World is what a command may touch outside of itself.
 type World struct {
+	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	LookupEnv      func(string) (string, bool)
 }

@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -166,7 +164,7 @@ func (c *executorCommand) build(w *World) (*buildCommand, error) {
 		return nil, usagef("--destination is missing: give REPO:TAG, or --no-push")
 	}
 	b := &buildCommand{
-		Context: c.Context, Dockerfile: c.Dockerfile, Platform: c.Platform, Destination: slices.Clone(c.Destination),
+		Context: c.Context, ContextSubPath: c.ContextSubPath, Git: c.Git, Dockerfile: c.Dockerfile, Platform: c.Platform, Destination: slices.Clone(c.Destination),
 		Push: true, NoPush: noPush, PublishIndex: c.PublishIndex, BuildArg: c.BuildArg, Label: c.Label,
 		Annotation: slices.Clone(c.Annotation), Secret: c.Secret, Reproducible: c.Reproducible, OCIMode: c.OCIMode,
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, NameDigestFile: c.NameDigest, NameTagDigestFile: c.NameTagDigest,
@@ -197,12 +195,6 @@ func (c *executorCommand) build(w *World) (*buildCommand, error) {
 		for i, d := range b.Destination {
 			b.Destination[i] = withTag(d)
 		}
-	}
-	if sub := c.ContextSubPath; sub != "" {
-		if path.IsAbs(sub) || !filepath.IsLocal(sub) {
-			return nil, usagef("--context-sub-path %s: want a path below the context", sub)
-		}
-		b.Context = strings.TrimSuffix(b.Context, "/") + "/" + sub
 	}
 	if c.LogFormat == "json" {
 		b.Progress = "json"

@@ -47,7 +47,7 @@ func TestExecutor_options(t *testing.T) {
 	assert.NilError(t, err)
 	o, err := b.options(w)
 	assert.NilError(t, err)
-	assert.Check(t, is.Equal(o.Context, "dir:///src/sub/dir"))
+	assert.Check(t, is.Equal(o.Context+" "+o.ContextSubPath, "dir:///src sub/dir"))
 	assert.Check(t, is.Equal(o.Dockerfile, "Dockerfile.x"))
 	assert.Check(t, is.DeepEqual(o.Destinations, []string{"r.test/a:latest", "r.test/b:2"}))
 	assert.Check(t, is.DeepEqual(o.Platforms, []string{"linux/arm64"}))

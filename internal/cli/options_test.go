@@ -21,7 +21,7 @@ import (
 // is not its default.
 func buildFlags() map[string]string {
 	return map[string]string{
-		"context": "dir", "dockerfile": "Dockerfile.x", "platform": "linux/arm64", "destination": "r/a:1", "image": "r/a",
+		"context": "dir", "context-sub-path": "sub", "git": "branch=b,single-branch=true,depth=3,recurse-submodules=true,insecure-skip-tls=true", "dockerfile": "Dockerfile.x", "platform": "linux/arm64", "destination": "r/a:1", "image": "r/a",
 		"push-by-digest": "true", "push": "false", "no-push": "true", "publish-index": "true", "target": "stage",
 		"build-arg": "SOURCE_DATE_EPOCH=7", "label": "l=1", "annotation": "a=1", "secret": "id=x,src=f",
 		"build-context": "n=dir", "add-host": "h:1.2.3.4", "no-cache": "true", "no-cache-filter": "s", "reproducible": "true",

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -43,7 +44,9 @@ type Driver struct {
 	// here.
 	Emulation func(p ocispecs.Platform) error
 	LookupEnv func(string) (string, bool)
-	Now       func() time.Time
+	// Stdin may have the context; nil is empty.
+	Stdin io.Reader
+	Now   func() time.Time
 }
 
 // Isolation is where trees live and processes run. They go together.
@@ -117,14 +120,19 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	if err != nil {
 		return nil, err
 	}
+	if o.StateDir == "" {
+		return nil, badInput("no directory for state: give --state-dir")
+	}
+	o, fetched, err := d.fetch(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, fetched()) }()
 	contexts, err := openContexts(o)
 	if err != nil {
 		return nil, err
 	}
 	defer contexts.close()
-	if o.StateDir == "" {
-		return nil, badInput("no directory for state: give --state-dir")
-	}
 
 	images := newBaseImages(d.Registry)
 	loaded, err := frontend.Load(ctx, contexts.frontend(o, platforms, images))

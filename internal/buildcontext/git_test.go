@@ -1,0 +1,144 @@
+package buildcontext
+
+import (
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+)
+
+// gitServer serves a repository with two commits: "one", which is tagged v1 and
+// on branch old, and "two" on main. Only the token "letmein" may read it.
+func gitServer(t *testing.T) (address, first string) {
+	t.Helper()
+	path, err := exec.LookPath("git")
+	if err != nil {
+		t.Skip("git is not installed")
+	}
+	root := t.TempDir()
+	git := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command(path, append([]string{"-C", filepath.Join(root, "r.git"), "-c", "user.name=n", "-c", "user.email=e"}, args...)...)
+		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+		out, err := cmd.CombinedOutput()
+		assert.NilError(t, err, "%s", out)
+		return strings.TrimSpace(string(out))
+	}
+	assert.NilError(t, os.Mkdir(filepath.Join(root, "r.git"), 0o755))
+	git("init", "-q", "-b", "main")
+	for _, text := range []string{"one", "two"} {
+		write(t, filepath.Join(root, "r.git"), "sub/file", text)
+		git("add", ".")
+		git("commit", "-q", "-m", text)
+		if text == "one" {
+			git("tag", "-a", "v1", "-m", "v1")
+			git("branch", "old")
+			first = git("rev-parse", "HEAD")
+			git("update-ref", "refs/pull/1/head", "HEAD")
+		}
+	}
+	backend := &cgi.Handler{Path: path, Args: []string{"http-backend"}, Env: []string{
+		"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
+	}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != "letmein" {
+			w.Header().Set("WWW-Authenticate", "Basic")
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		backend.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://") + "/r.git", first
+}
+
+func TestClone(t *testing.T) {
+	t.Parallel()
+	address, first := gitServer(t)
+	env := func(name string) string {
+		return map[string]string{"GIT_PULL_METHOD": "http", "GIT_TOKEN": "letmein"}[name]
+	}
+	for _, tc := range []struct {
+		name, fragment string
+		options        GitOptions
+		want, err      string
+	}{
+		{"default_branch", "", GitOptions{}, "two", ""},
+		{"branch", "#old", GitOptions{}, "one", ""},
+		{"full_name", "#refs/heads/old", GitOptions{}, "one", ""},
+		{"tag", "#v1", GitOptions{}, "one", ""},
+		{"pull_request", "#refs/pull/1/head", GitOptions{}, "one", ""},
+		{"commit", "#" + first, GitOptions{}, "one", ""},
+		{"commit_of_branch", "#refs/heads/main#" + first, GitOptions{SingleBranch: true, Depth: 1}, "one", ""},
+		{"option", "", GitOptions{Branch: "old"}, "one", ""},
+		{"location_before_option", "#main", GitOptions{Branch: "old"}, "two", ""},
+		{"shallow", "", GitOptions{Depth: 1, SingleBranch: true, RecurseSubmodules: true}, "two", ""},
+		{"unknown", "#nope", GitOptions{}, "", `no branch or tag "nope"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			l, err := Parse("git://" + address + tc.fragment)
+			assert.NilError(t, err)
+			dir := t.TempDir()
+			err = Clone(t.Context(), l, dir, tc.options, env)
+			if tc.err != "" {
+				assert.ErrorContains(t, err, tc.err)
+				return
+			}
+			assert.NilError(t, err)
+			data, err := os.ReadFile(filepath.Join(dir, "sub", "file"))
+			assert.NilError(t, err)
+			assert.Check(t, is.Equal(string(data), tc.want))
+			// The history is what versions are made of.
+			out, err := exec.Command("git", "-C", dir, "-c", "safe.directory=*", "rev-list", "--count", "HEAD").Output()
+			assert.NilError(t, err)
+			commits := map[string]string{"one": "1", "two": "2"}[tc.want]
+			if tc.options.Depth == 1 {
+				commits = "1"
+			}
+			assert.Check(t, is.Equal(strings.TrimSpace(string(out)), commits))
+		})
+	}
+	t.Run("no_token", func(t *testing.T) {
+		t.Parallel()
+		l, err := Parse("git://user:hunter2@" + address)
+		assert.NilError(t, err)
+		err = Clone(t.Context(), l, t.TempDir(), GitOptions{}, func(name string) string { return map[string]string{"GIT_PULL_METHOD": "http"}[name] })
+		assert.ErrorContains(t, err, "GIT_TOKEN")
+		assert.Check(t, !strings.Contains(err.Error(), "hunter2"), err)
+	})
+}
+
+// A password in the URL is used, and is not in the context.
+func TestClone_password_in_URL(t *testing.T) {
+	t.Parallel()
+	address, _ := gitServer(t)
+	l, err := Parse("git://user:letmein@" + address)
+	assert.NilError(t, err)
+	dir := t.TempDir()
+	assert.NilError(t, Clone(t.Context(), l, dir, GitOptions{}, func(name string) string { return map[string]string{"GIT_PULL_METHOD": "http"}[name] }))
+	config, err := os.ReadFile(filepath.Join(dir, ".git", "config"))
+	assert.NilError(t, err)
+	assert.Check(t, !strings.Contains(string(config), "letmein"), string(config))
+}
+
+func TestBelow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "a/b/file", "")
+	assert.NilError(t, os.Symlink("/etc", filepath.Join(dir, "out")))
+	got, err := Below(dir, "a/b")
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(filepath.Base(got), "b"))
+	for _, bad := range []string{"a/c", "a/b/file", "out", "../x"} {
+		_, err = Below(dir, bad)
+		assert.ErrorContains(t, err, bad)
+	}
+}

@@ -1,0 +1,140 @@
+package local
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
+	"github.com/org/kaniko-multiarch/internal/layer"
+)
+
+// fetch brings a context here that is somewhere else, and a Dockerfile. What it
+// returns names directories and files only. done removes what was brought.
+func (d *Driver) fetch(ctx context.Context, o build.Options) (_ build.Options, done func() error, err error) {
+	f := &fetcher{Driver: d, o: o}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.remove())
+		}
+	}()
+	at, err := buildcontext.Parse(o.Context)
+	if err != nil {
+		return o, nil, &ContextError{Name: mainContext, Err: err}
+	}
+	if at.Kind != buildcontext.Directory {
+		if f.o.Context, err = f.context(ctx, at); err != nil {
+			return o, nil, err
+		}
+	}
+	if sub := filepath.Join(at.SubPath, o.ContextSubPath); sub != "" {
+		if f.o.Context, err = buildcontext.Below(buildcontext.Dir(f.o.Context), sub); err != nil {
+			return o, nil, &ContextError{Name: mainContext, Err: err}
+		}
+	}
+	if strings.HasPrefix(o.Dockerfile, "https://") || strings.HasPrefix(o.Dockerfile, "http://") {
+		f.o.Dockerfile, err = f.download(ctx, o.Dockerfile, "Dockerfile")
+	}
+	return f.o, f.remove, err
+}
+
+type fetcher struct {
+	*Driver
+	o build.Options
+	// dir is made when needed.
+	dir string
+}
+
+func (f *fetcher) remove() error {
+	if f.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(f.dir)
+}
+
+func (f *fetcher) make(name string) (string, error) {
+	if f.dir == "" {
+		if err := os.MkdirAll(f.o.StateDir, 0o700); err != nil {
+			return "", fmt.Errorf("making a directory for the context: %w", err)
+		}
+		dir, err := os.MkdirTemp(f.o.StateDir, "context-")
+		if err != nil {
+			return "", fmt.Errorf("making a directory for the context: %w", err)
+		}
+		f.dir = dir
+	}
+	return filepath.Join(f.dir, name), nil
+}
+
+func (f *fetcher) context(ctx context.Context, at buildcontext.Location) (string, error) {
+	dir, err := f.make("context")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	switch at.Kind {
+	case buildcontext.Git:
+		err = buildcontext.Clone(ctx, at, dir, buildcontext.GitOptions(f.o.Git), f.getenv)
+	case buildcontext.Stdin:
+		err = unpack(ctx, cmp.Or[io.Reader](f.Stdin, strings.NewReader("")), "the standard input", dir)
+	case buildcontext.Archive:
+		err = unpackFile(ctx, at.Path, at.Path, dir)
+	case buildcontext.Download:
+		var name string
+		if name, err = f.download(ctx, at.URL, "context.tar"); err != nil {
+			return "", err
+		}
+		err = errors.Join(unpackFile(ctx, name, redacted(at.URL), dir), os.Remove(name))
+	}
+	if err != nil {
+		return "", &ContextError{Name: mainContext, Err: err}
+	}
+	return dir, nil
+}
+
+func (f *fetcher) download(ctx context.Context, address, name string) (string, error) {
+	name, err := f.make(name)
+	if err != nil {
+		return "", err
+	}
+	file, err := os.Create(name)
+	if err != nil {
+		return "", err
+	}
+	_, _, err = newDownloader(f.o.Registries.Retry).Download(ctx, address, file, func(int64, int64) {})
+	return name, errors.Join(err, file.Close())
+}
+
+func unpackFile(ctx context.Context, name, display, dir string) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return unpack(ctx, file, display, dir)
+}
+
+// unpack unpacks a tar, compressed or not.
+func unpack(ctx context.Context, from io.Reader, display, dir string) error {
+	r, err := layer.Decompress(from)
+	if err == nil {
+		defer r.Close()
+		err = layer.Unpack(ctx, r, dir, layer.UnpackOptions{BestEffortXattrs: true})
+	}
+	if err != nil {
+		return fmt.Errorf("unpacking %s: %w: want a tar, plain or compressed with gzip or zstd", display, err)
+	}
+	list, err := os.ReadDir(dir)
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("%s is an empty archive: want a tar, plain or compressed with gzip or zstd", display)
+	}
+	return err
+}
