@@ -39,6 +39,28 @@ func TestRun_second_tag_fails(t *testing.T) {
 	assert.DeepEqual(t, f.tags(), map[string]digest.Digest{repo + ":1": failed.Digest})
 }
 
+// A tag that the registry does not let move is no failure to whoever says so.
+func TestRun_immutable_tag(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.fault = func(op string, ref registry.Ref) error {
+		if op == "push" && ref.Tag == "1" {
+			return registry.ErrImmutable
+		}
+		return nil
+	}
+	opts := merge.Options{Records: []record.Found{f.oci(t, "linux/amd64")}, Destinations: []string{repo + ":1", repo + ":2"}}
+	_, err := merge.Run(t.Context(), f, opts)
+	assert.ErrorIs(t, err, registry.ErrImmutable)
+	opts.IgnoreImmutableTags = true
+	report, err := merge.Run(t.Context(), f, opts)
+	assert.NilError(t, err)
+	assert.DeepEqual(t, report.Tags, []string{repo + ":2"})
+	assert.Assert(t, is.Len(report.Warnings, 1))
+	assert.Assert(t, is.Contains(report.Warnings[0], repo+":1"))
+	assert.DeepEqual(t, f.tags(), map[string]digest.Digest{repo + ":2": report.Digest})
+}
+
 func TestRun_first_tag_fails(t *testing.T) {
 	t.Parallel()
 	f := newFake()

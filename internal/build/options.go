@@ -81,6 +81,8 @@ type Options struct {
 	// IgnoreImmutableTags takes a tag that the registry does not let move for
 	// published.
 	IgnoreImmutableTags bool
+	// SkipPushCheck does not ask before the build whether pushing is allowed.
+	SkipPushCheck bool
 	// RequireNative refuses platforms that would need an emulator.
 	RequireNative bool
 

@@ -50,6 +50,7 @@ type buildCommand struct {
 	TarPath          string        `help:"File for a tar of the result, which docker load reads, too."`
 
 	IgnoreImmutable    bool `name:"push-ignore-immutable-tag-errors" help:"Take a tag that the registry does not let move for published."`
+	SkipPushCheck      bool `name:"skip-push-permission-check" help:"Do not ask before the build whether pushing is allowed."`
 	RequireNativeNodes bool `help:"Fail when a platform would need an emulator."`
 
 	DigestsTo         string `help:"Directory for digest records, one a platform."`
@@ -148,7 +149,7 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		Compression: c.Compression, CompressionLevel: c.CompressionLevel, OCILayout: c.OCILayoutPath, Tar: c.TarPath,
 		NameDigestFile: c.NameDigestFile, NameTagDigestFile: c.NameTagDigestFile,
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, MetadataFile: c.MetadataFile,
-		IgnoreImmutableTags: c.IgnoreImmutable, RequireNative: c.RequireNativeNodes,
+		IgnoreImmutableTags: c.IgnoreImmutable, RequireNative: c.RequireNativeNodes, SkipPushCheck: c.SkipPushCheck,
 		StateDir: c.StateDir, Parallel: c.Parallel, Timeout: c.Timeout,
 	}
 	for _, h := range o.AddHosts {

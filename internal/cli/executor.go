@@ -51,6 +51,7 @@ type executorCommand struct {
 	IgnoreImmutable  bool          `name:"push-ignore-immutable-tag-errors" help:"Take a tag that the registry does not let move for published."`
 	Reproducible     bool          `help:"Limit all times to SOURCE_DATE_EPOCH, or to 1970 without it."`
 	Secret           []string      `sep:"none" help:"id=NAME,src=FILE or id=NAME,env=VARIABLE."`
+	SkipPushCheck    bool          `name:"skip-push-permission-check" help:"Do not ask before the build whether pushing is allowed."`
 	SingleSnapshot   bool          `hidden:""`
 	TarPath          string        `help:"File for a tar of the result, which docker load reads, too."`
 	Target           []string      `sep:"none" help:"Stage of the Dockerfile to build."`
@@ -171,7 +172,7 @@ func (c *executorCommand) build(w *World) (*buildCommand, error) {
 		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,
 		Compression: c.Compression, CompressionLevel: max(0, c.CompressionLevel),
 		OCILayoutPath: c.OCILayoutPath, TarPath: c.TarPath, Isolation: c.Isolation, Force: c.Force, StateDir: c.StateDir,
-		Progress: "auto", IgnoreImmutable: c.IgnoreImmutable, registryFlags: c.registryFlags,
+		Progress: "auto", IgnoreImmutable: c.IgnoreImmutable, SkipPushCheck: c.SkipPushCheck, registryFlags: c.registryFlags,
 		RequireNativeNodes: c.RequireNativeNodes && slices.Contains(c.given, "require-native-nodes"),
 	}
 	b.PushRetry = max(b.PushRetry, c.DownloadRetry)

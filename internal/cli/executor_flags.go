@@ -76,7 +76,6 @@ func meaningless() map[string]ignoredFlag {
 			"debug-components debug-level",
 		},
 		{"the config has the build's metadata always", "force-build-metadata", ""},
-		{"the first upload shows whether pushing is allowed", "skip-push-permission-check", ""},
 		{"delays double, up to --push-retry-max-delay", "", "push-retry-backoff-multiplier"},
 	} {
 		for name := range strings.FieldsSeq(group.booleans) {

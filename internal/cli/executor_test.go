@@ -94,7 +94,7 @@ func TestExecutor_every_flag(t *testing.T) {
 		"platform": "linux/arm64,linux/amd64", "publish-index": "true", "push-ignore-immutable-tag-errors": "true", "push-retry": "3",
 		"push-retry-initial-delay": "7", "push-retry-max-delay": "7", "registry-certificate": "r=f", "registry-client-cert": "r=c,k",
 		"registry-map": "a=b", "registry-mirror": "m", "reproducible": "true", "require-native-nodes": "true", "secret": "id=a,src=f",
-		"skip-default-registry-fallback": "true", "skip-tls-verify": "true", "skip-tls-verify-pull": "true", "skip-tls-verify-registry": "h",
+		"skip-default-registry-fallback": "true", "skip-tls-verify": "true", "skip-push-permission-check": "true", "skip-tls-verify-pull": "true", "skip-tls-verify-registry": "h",
 		"tar-path": "f", "tarPath": "f", "target": "t", "verbosity": "warn",
 	}
 	// These choose what is run, or how it is shown.
@@ -103,7 +103,7 @@ func TestExecutor_every_flag(t *testing.T) {
 	ignored := map[string]string{
 		"cache-copy-layers": "true", "cache-dir": "/c", "cleanup": "true", "compressed-caching": "false", "force-build-metadata": "true",
 		"ignore-var-run": "false", "whitelist-var-run": "false", "image-fs-extract-retry": "3", "kaniko-dir": "/k", "materialize": "true",
-		"pre-cleanup": "true", "preserve-context": "true", "skip-push-permission-check": "true", "skip-unused-stages": "true",
+		"pre-cleanup": "true", "preserve-context": "true", "skip-unused-stages": "true",
 		"snapshot-mode": "redo", "snapshotMode": "redo", "use-new-run": "true", "arch-cache-repo-suffix": "-x", "push-retry-backoff-multiplier": "1.5",
 		"max-file-size": "1GB", "debug-full": "true",
 	}

@@ -31,7 +31,7 @@ func buildFlags() map[string]string {
 		"cache": "true", "cache-repo": "r/c", "cache-ttl": "5m", "no-push-cache": "true",
 		"compression": "zstd", "compression-level": "7", "oci-layout-path": "layout", "tar-path": "t.tar",
 		"registry-mirror": "m", "registry-map": "a=b", "skip-default-registry-fallback": "true", "registry-certificate": "r=f",
-		"registry-client-cert": "r=c,k", "insecure": "true", "insecure-pull": "true", "skip-tls-verify": "true",
+		"registry-client-cert": "r=c,k", "insecure": "true", "insecure-pull": "true", "skip-tls-verify": "true", "skip-push-permission-check": "true",
 		"skip-tls-verify-pull": "true", "skip-tls-verify-registry": "h", "credential-helpers": "env",
 		"push-ignore-immutable-tag-errors": "true", "require-native-nodes": "true",
 		"image-name-with-digest-file": "n", "image-name-tag-with-digest-file": "nt",

@@ -412,3 +412,32 @@ func TestScopesCover(t *testing.T) {
 	assert.Assert(t, !s.cover("repository:a/bc:pull"))
 	assert.Assert(t, !s.cover("registry"))
 }
+
+// What a helper said before holds on when it cannot be asked any more: a build's
+// step may have the root directory for itself.
+func TestCredentialHelper_out_of_reach(t *testing.T) {
+	bin := t.TempDir()
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	helper := filepath.Join(bin, "docker-credential-here")
+	repo := Ref{Registry: "ghcr.io", Repository: "acme/app"}
+	for _, then := range []string{"", "#!/bin/sh\nexit 1\n"} {
+		assert.NilError(t, os.WriteFile(helper, []byte("#!/bin/sh\necho '{\"Username\":\"u\",\"Secret\":\"hunter22\"}'\n"), 0o700))
+		c := newClient(t, Options{Getenv: env("DOCKER_AUTH_CONFIG", `{"credsStore":"here"}`)})
+		assert.Equal(t, c.creds.lookup(t.Context(), repo, false).config.Password, "hunter22")
+		assert.NilError(t, os.Remove(helper))
+		if then != "" {
+			assert.NilError(t, os.WriteFile(helper, []byte(then), 0o700))
+		}
+		for range 2 {
+			assert.Equal(t, c.creds.lookup(t.Context(), repo, true).config.Password, "hunter22")
+		}
+	}
+}
+
+func TestRegistryAuthFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "auth.json")
+	assert.NilError(t, os.WriteFile(file, []byte(authConfig("ghcr.io", "bob", "hunter22")), 0o600))
+	c := newClient(t, Options{Getenv: env("REGISTRY_AUTH_FILE", file)})
+	assert.Equal(t, c.creds.lookup(t.Context(), Ref{Registry: "ghcr.io", Repository: "a"}, false).config.Username, "bob")
+}

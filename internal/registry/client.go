@@ -10,7 +10,6 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -180,17 +179,6 @@ func (c *Client) connect(rt http.RoundTripper) {
 	c.single = c.retrying(c.small.HTTPClient)
 	c.single.RetryMax = 0
 	c.tokens = c.retrying(&http.Client{Transport: rt, CheckRedirect: keepRedirect, Timeout: smallTimeout})
-}
-
-// Prepare finds out what is needed to talk to the registry of a repository, and
-// asks those for credentials that serve it: where they are can be out of reach
-// later, while a build's step has the root directory for itself.
-func (c *Client) Prepare(ctx context.Context, repo Ref) error {
-	if _, err := c.host(ctx, repo); err != nil {
-		return about(err, "reaching the registry of", repo)
-	}
-	c.creds.lookup(ctx, repo, false)
-	return nil
 }
 
 func checkHosts(what string, hosts []string) error {

@@ -78,7 +78,8 @@ func (l login) authenticator() authn.Authenticator {
 }
 
 // loadCredentials reads, in order of precedence, DOCKER_CONFIG's config.json,
-// the JSON in DOCKER_AUTH_CONFIG and ~/.docker/config.json.
+// the JSON in DOCKER_AUTH_CONFIG, podman's REGISTRY_AUTH_FILE, which kaniko
+// reads too, and ~/.docker/config.json.
 //
 // docker/cli would read DOCKER_AUTH_CONFIG itself, but puts it first, refuses
 // the fields that GitLab documents for it, and complains on stderr; so only its
@@ -100,6 +101,11 @@ func loadCredentials(getenv func(string) string, home string, log *slog.Logger) 
 		}
 	} else {
 		c.searched = append(c.searched, configfile.DockerEnvConfigKey+" (not set)")
+	}
+	if file := getenv("REGISTRY_AUTH_FILE"); file != "" {
+		if err := c.addFile("REGISTRY_AUTH_FILE ("+file+")", file); err != nil {
+			return nil, err
+		}
 	}
 	if home == "" {
 		return c, nil
@@ -191,9 +197,11 @@ func (c *credentials) askHelper(s source, helper, server string, fresh bool) (lo
 		return l, nil
 	}
 	if _, err := exec.LookPath("docker-credential-" + helper); err != nil {
-		// Remembered, so that it is said once.
-		c.helped[key] = login{asked: time.Now()}
-		return login{}, err
+		// Remembered, so that it is said once. What it said before may still hold.
+		l := c.helped[key]
+		l.asked = time.Now()
+		c.helped[key] = l
+		return l, err
 	}
 	// A file with no entries of its own: what the helper does not know must
 	// not be mixed with what the file says.

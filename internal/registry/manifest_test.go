@@ -145,3 +145,32 @@ func TestRegistryThatStoresSomethingElse(t *testing.T) {
 	_, err := newClient(t, Options{}).PushManifest(t.Context(), ref, ocispecs.MediaTypeImageIndex, []byte(emptyIndex))
 	assert.Assert(t, errors.Is(err, ErrCorrupt), "%v", err)
 }
+
+// Registries have no common code for a tag that must not move.
+func TestImmutableTag(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, body string
+		status     int
+		want       bool
+	}{
+		{"ecr", `{"errors":[{"code":"TAG_INVALID","message":"The image tag '1' already exists in the 'acme/app' repository and cannot be overwritten because the repository is immutable."}]}`, 400, true},
+		{"artifact_registry", `{"errors":[{"code":"MANIFEST_INVALID","message":"cannot update tag 1. The repository has enabled tag immutability"}]}`, 400, true},
+		{"harbor", `{"errors":[{"code":"PRECONDITION","message":"Failed to process request due to 'app:1' configured as immutable."}]}`, 412, true},
+		{"other", `{"errors":[{"code":"TAG_INVALID","message":"no"}]}`, 400, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			repo := serve(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				if req.Method != http.MethodPut {
+					return
+				}
+				w.WriteHeader(tc.status)
+				fmt.Fprint(w, tc.body)
+			}))
+			_, err := newClient(t, Options{}).PushManifest(t.Context(), repo.WithTag("1"), ocispecs.MediaTypeImageIndex, []byte(emptyIndex))
+			assert.Assert(t, errors.Is(err, ErrRejected), "%v", err)
+			assert.Equal(t, errors.Is(err, ErrImmutable), tc.want)
+		})
+	}
+}

@@ -3,9 +3,13 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -76,7 +81,7 @@ var debugImage = sync.OnceValues(func() (string, error) {
 
 // guide is a project of somebody who followed it.
 type guide struct {
-	registry, image, dir, digests string
+	image, dir, digests string
 }
 
 // newGuide makes one. What the guide's cases build shows on which platform it
@@ -84,11 +89,11 @@ type guide struct {
 func newGuide(t *testing.T, name string) guide {
 	t.Helper()
 	needRoot(t)
-	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
+	host, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
 	service(t, "KMA_TEST_DOCKER")
 	platforms(t)
 	return guide{
-		registry: registry, image: registry + "/guide/" + name, digests: t.TempDir(),
+		image: host + "/guide/" + name, digests: t.TempDir(),
 		dir: contextDir(t, map[string]string{
 			"Dockerfile": "FROM " + bases + `/busybox:1
 RUN uname -m > /machine
@@ -183,6 +188,56 @@ func exists(t *testing.T, ref string) bool {
 	assert.NilError(t, err)
 	_, err = remote.Head(r, remote.WithContext(t.Context()))
 	return err == nil
+}
+
+// The credentials of the guide's development workflow, and GitLab's.
+func TestGuide_credentials(t *testing.T) {
+	t.Parallel()
+	g := newGuide(t, "credentials")
+	docker := service(t, "KMA_TEST_DOCKER")
+	image, err := debugImage()
+	assert.NilError(t, err)
+	blobs := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	private := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user+password != "bobhunter2" {
+			w.Header().Set("WWW-Authenticate", "Basic realm=x")
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		blobs.ServeHTTP(w, r)
+	}))
+	t.Cleanup(private.Close)
+	host := strings.TrimPrefix(private.URL, "http://")
+	config := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte("bob:hunter2")))
+	file := filepath.Join(t.TempDir(), "config.json")
+	assert.NilError(t, os.WriteFile(file, []byte(config), 0o600))
+	variable := strings.ToUpper(strings.NewReplacer(".", "_", ":", "_").Replace(host))
+	for _, tc := range []struct {
+		name  string
+		flags []string
+		code  int
+	}{
+		{"config", []string{"-v", file + ":/kaniko/.docker/config.json"}, 0},
+		{"directory", []string{"-v", filepath.Dir(file) + ":/kaniko/.docker:ro"}, 0},
+		{"gitlab", []string{"-e", "DOCKER_AUTH_CONFIG=" + config}, 0},
+		{"variables", []string{"-e", "KANIKO_" + variable + "_USER=bob", "-e", "KANIKO_" + variable + "_PASSWORD=hunter2"}, 0},
+		{"none", nil, 4},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			args := slices.Concat([]string{"run", "--rm", "--network=host", "-v", g.dir + ":/workspace"}, tc.flags, []string{
+				image, "--dockerfile=/workspace/Dockerfile", "--context=/workspace", "--destination=" + host + "/private/" + tc.name + ":dev",
+				"--driver=local", "--cache=true", "--cache-repo=" + host + "/private/cache",
+			})
+			r := finished(t, exec.CommandContext(t.Context(), docker, args...))
+			assert.Check(t, is.Equal(r.code, tc.code), r.stderr)
+			assert.Check(t, !strings.Contains(r.stderr, "hunter2"))
+			if tc.code != 0 {
+				// Before anything is built.
+				assert.Check(t, !strings.Contains(r.stderr, "uname"), r.stderr)
+			}
+		})
+	}
 }
 
 // The commands that build both platforms and publish one image.
@@ -307,6 +362,11 @@ func TestGuide_platform_that_cannot_be_had(t *testing.T) {
 	r = inContainer(t, socket, args...)
 	assert.Check(t, is.Equal(r.code, 6), r.stderr)
 	assert.Check(t, is.Contains(r.stderr, "linux/s390x"))
+
+	// And where nobody wants an emulator.
+	r = g.run(t, append(slices.Clone(args[:3]), "--platform=linux/amd64,linux/arm64", "--require-native-nodes=true")...)
+	assert.Check(t, is.Equal(r.code, 6), r.stderr)
+	assert.Check(t, is.Contains(r.stderr, "--require-native-nodes"))
 
 	for _, ref := range []string{g.image + ":latest", g.image + "@" + descriptor(t, g.image+"-base:1").Digest.String()} {
 		assert.Check(t, !exists(t, ref), ref)

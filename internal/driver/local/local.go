@@ -215,20 +215,28 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	return result, d.writeFiles(o, result)
 }
 
-// prepare reaches for all registries that will be written to.
+// prepare reaches for all registries that will be written to: nobody wants to
+// know after a long build that they do not let us.
 func (d *Driver) prepare(ctx context.Context, o build.Options, t *target) error {
 	var repos []registry.Ref
 	if !o.NoPush {
 		repos = append(repos, t.repository)
 		repos = append(repos, t.copies...)
 	}
-	if cache, err := registry.ParseRef(o.CacheRepo); o.Cache && err == nil {
-		repos = append(repos, cache)
-	}
 	for _, repo := range repos {
 		if err := d.Registry.Prepare(ctx, repo); err != nil {
 			return err
 		}
+		if o.SkipPushCheck {
+			continue
+		}
+		if err := d.Registry.CheckPush(ctx, repo); err != nil {
+			return err
+		}
+	}
+	if cache, err := registry.ParseRef(o.CacheRepo); o.Cache && err == nil {
+		// A build can do without: whoever asks the cache warns of it.
+		_ = d.Registry.Prepare(ctx, cache)
 	}
 	return nil
 }
