@@ -98,7 +98,7 @@ func (i inPlace) Open(ctx context.Context, stateDir string) (rootfs.Store, sandb
 		return nil, nil, err
 	}
 	runner, err := inplace.New(ctx, inplace.Options{
-		StateDir: stateDir, Own: ownDirs(), Explain: i.explain, Grace: inplace.DefaultGrace, Log: i.log,
+		StateDir: stateDir, Own: ownDirs(), Watch: store.Watch, Explain: i.explain, Grace: inplace.DefaultGrace, Log: i.log,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, store.Close())

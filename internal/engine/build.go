@@ -14,6 +14,7 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/graph"
 	"github.com/org/kaniko-multiarch/internal/progress"
+	"github.com/org/kaniko-multiarch/internal/rootfs"
 )
 
 // build is one run over a graph.
@@ -156,7 +157,7 @@ func (b *build) runTask(ctx context.Context, t *task) error {
 	b.Progress.Start(id)
 	outputs, cached, err := b.find(ctx, t)
 	if err == nil && !cached {
-		outputs, err = b.runVertex(ctx, t.vertex)
+		outputs, err = b.repeat(ctx, t.vertex)
 	}
 	if err == nil {
 		err = b.identify(ctx, t, outputs)
@@ -181,6 +182,20 @@ func (b *build) runTask(ctx context.Context, t *task) error {
 	close(t.done)
 	return nil
 }
+
+// repeat runs a vertex, and again when something else has got into its files.
+func (b *build) repeat(ctx context.Context, v *graph.Vertex) (outputs []tree, err error) {
+	for range maxDisturbed {
+		outputs, err = b.runVertex(ctx, v)
+		if _, disturbed := errors.AsType[*rootfs.DisturbedError](err); !disturbed {
+			return outputs, err
+		}
+	}
+	return nil, err
+}
+
+// maxDisturbed is how often a vertex is run whose files another step got into.
+const maxDisturbed = 3
 
 func (b *build) runVertex(ctx context.Context, v *graph.Vertex) ([]tree, error) {
 	switch op := v.Op.(type) {

@@ -49,7 +49,8 @@ type Work interface {
 	// Path is the root of the tree.
 	Path() string
 	// Commit ends the writing and returns the changes as a layer. Trees made
-	// afterwards may use it at once.
+	// afterwards may use it at once. A *DisturbedError is a tree that has to be
+	// written again.
 	Commit(ctx context.Context) (Layer, error)
 	Discard() error
 }
@@ -58,4 +59,11 @@ type Work interface {
 type View interface {
 	Path() string
 	Release() error
+}
+
+// DisturbedError is a tree that something else may have changed, too.
+type DisturbedError struct{}
+
+func (*DisturbedError) Error() string {
+	return "another step that ran at the same time went through this one's files: leave /kaniko out of what it searches, or build with --parallel=1"
 }

@@ -62,6 +62,9 @@ func (s *Store) base(ctx context.Context, diffID digest.Digest, open func(contex
 			return fmt.Errorf("%s: %w: remove the file", f.Name(), err)
 		}
 	}
+	if err := s.watchTar(f); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bases[diffID] = &change{store: s, tar: f, root: root}

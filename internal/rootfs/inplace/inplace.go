@@ -39,6 +39,15 @@ type Store struct {
 	trees []*tree
 	// files are open as long as the store is.
 	files []io.Closer
+	// tars are complete layers.
+	tars []savedTar
+	// watch is that of the step that runs now, if any.
+	watch *watch
+
+	// settled is read-locked by what takes, makes or commits a tree.
+	settled sync.RWMutex
+	look    sync.Once
+	noTimes bool
 }
 
 var _ rootfs.Store = (*Store)(nil)

@@ -18,6 +18,10 @@ type tree struct {
 	// newest is no older than any ctime that the index has.
 	newest unix.Timespec
 
+	// disturbed says that another step may have changed a tree in use. It is
+	// guarded by Store.settled.
+	disturbed bool
+
 	// What follows is guarded by Store.mu.
 
 	layers []*change

@@ -23,11 +23,11 @@ func (s *Store) View(ctx context.Context, layers []rootfs.Layer) (rootfs.View, e
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		t, upper, joined := s.joinView(changes)
+		t, joined, err := s.openView(ctx, changes)
+		if err != nil {
+			return nil, err
+		}
 		if !joined {
-			if err := s.prepare(ctx, t, upper); err != nil {
-				return nil, err
-			}
 			return &view{store: s, tree: t}, nil
 		}
 		select {
@@ -41,6 +41,17 @@ func (s *Store) View(ctx context.Context, layers []rootfs.Layer) (rootfs.View, e
 			return &view{store: s, tree: t}, nil
 		}
 	}
+}
+
+// openView makes a tree, or joins those who have one or are making one.
+func (s *Store) openView(ctx context.Context, changes []*change) (t *tree, joined bool, err error) {
+	s.settled.RLock()
+	defer s.settled.RUnlock()
+	t, upper, joined := s.joinView(changes)
+	if joined {
+		return t, true, nil
+	}
+	return t, false, s.prepare(ctx, t, upper)
 }
 
 // joinView returns a tree that others have a view of, or are making, or else

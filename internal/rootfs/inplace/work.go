@@ -31,10 +31,13 @@ func (s *Store) Work(ctx context.Context, parents []rootfs.Layer) (rootfs.Work, 
 		return nil, err
 	}
 	defer release()
+	s.settled.RLock()
 	s.mu.Lock()
 	t, upper := s.take(layers, writing)
 	s.mu.Unlock()
-	if err := s.prepare(ctx, t, upper); err != nil {
+	err = s.prepare(ctx, t, upper)
+	s.settled.RUnlock()
+	if err != nil {
 		return nil, err
 	}
 	if err := waitPast(ctx, t.newest); err != nil {
@@ -108,7 +111,13 @@ func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
 	}
 	defer release()
 	w.ended = true
+	w.store.settled.RLock()
+	defer w.store.settled.RUnlock()
 	c, err := w.commit(ctx)
+	// It may be why the commit has failed.
+	if disturbed := w.store.undisturbed(w.tree); disturbed != nil {
+		err = disturbed
+	}
 	if err != nil {
 		return nil, errors.Join(err, w.store.drop(w.tree))
 	}
@@ -155,7 +164,7 @@ func (w *work) commit(ctx context.Context) (*change, error) {
 	}
 	c.root.Mode, c.root.UID, c.root.GID, c.root.Mtime = root.Mode, int(root.Uid), int(root.Gid), root.Mtim
 	t.adopt(c, &root, found.candidates, modified)
-	return c, nil
+	return c, w.store.watchTar(c.tar)
 }
 
 func socket(st *unix.Stat_t) *layer.Node {

@@ -163,16 +163,15 @@ func TestRun_cache(t *testing.T) {
 	t.Run("parent_replaced_by_link", func(t *testing.T) {
 		cache := filepath.Join(w.sources(t), "cache")
 		tree, other := w.newTree(t), w.newTree(t)
-		write(t, other, "c/precious", "x\n", 0o644)
+		write(t, other, "a/c/precious", "x\n", 0o644)
 		before := w.look(t)
-		p := shell(tree, "mv /var/c /x; rmdir /var; ln -s "+strings.TrimPrefix(other, strings.TrimSuffix(w.root, "/"))+" /var")
-		p.Mounts = []sandbox.Mount{{Dest: "/var/c", Source: cache}, {Dest: "/var/d", Source: filepath.Join(cache, "old"), ReadOnly: true}}
-		p.Mounts = p.Mounts[:1]
+		p := shell(tree, "mv /var/a/c /x; rm -r /var; ln -s "+strings.TrimPrefix(other, strings.TrimSuffix(w.root, "/"))+" /var")
+		p.Mounts = []sandbox.Mount{{Dest: "/var/a/c", Source: cache}}
 		_, _, err := w.try(p)
 		var replaced *inplace.ReplacedError
 		assert.Assert(t, errors.As(err, &replaced), "%v", err)
 		assert.DeepEqual(t, list(t, cache), []string{"/old"})
-		assert.Equal(t, read(t, other, "c/precious"), "x\n")
+		assert.Equal(t, read(t, other, "a/c/precious"), "x\n")
 		assert.Equal(t, w.look(t), before)
 		// It is this step's failure, and nothing is left to recover.
 		assert.Equal(t, w.run(t, shell(other, "echo ok")), "ok\n")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,28 @@ func TestRun_moves_mounts(t *testing.T) {
 			assert.Equal(t, plain.run(t, shell(tree, "echo again")), "again\n")
 		})
 	}
+}
+
+// A full disk must not keep anything from being put back.
+func TestRun_fills_the_disk(t *testing.T) {
+	if inContainer() {
+		t.Skip("needs a root that is not an overlay")
+	}
+	w := plainWorld(t, "size=8m,nr_inodes=300")
+	tree := w.newTree(t)
+	cache := filepath.Join(w.sources(t), "cache")
+	before := w.look(t)
+	p := shell(tree, "dd if=/dev/zero of=/fill bs=4096; cd /tmp; mkdir $(seq 400); exit 3")
+	p.Mounts = []sandbox.Mount{{Dest: "/c", Source: cache}, {Dest: "/token", File: token(0o400)}}
+	_, stderr, err := w.try(p)
+	assert.Equal(t, exitCode(t, err), 3, stderr)
+	assert.Assert(t, strings.Contains(stderr, "dd: error writing '/fill': No space left on device"), stderr)
+	assert.Assert(t, strings.Contains(stderr, "mkdir: can't create directory '400': No space left on device"), stderr)
+	assert.Equal(t, w.look(t), before)
+	assert.DeepEqual(t, list(t, cache), []string{"/old"})
+	assert.NilError(t, os.Remove(filepath.Join(tree, "fill")))
+	assert.NilError(t, os.RemoveAll(filepath.Join(tree, "tmp")))
+	assert.Equal(t, w.run(t, shell(tree, "echo again")), "again\n")
 }
 
 // plainWorld is a world whose root is no overlay.

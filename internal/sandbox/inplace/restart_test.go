@@ -2,6 +2,7 @@ package inplace
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,7 +66,11 @@ func TestRecover_after_a_restart_of_the_container(t *testing.T) {
 func mountFresh(t *testing.T, volume, at string) {
 	t.Helper()
 	assert.NilError(t, os.MkdirAll(at, 0o755))
-	assert.NilError(t, unix.Mount(volume, at, "", unix.MS_BIND, ""))
+	err := unix.Mount(volume, at, "", unix.MS_BIND, "")
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("needs a place where mounting is allowed")
+	}
+	assert.NilError(t, err)
 	t.Cleanup(func() { assert.NilError(t, unix.Unmount(at, unix.MNT_DETACH)) })
 }
 

@@ -111,13 +111,19 @@ func (r *Runner) inside(ctx context.Context, begin state, lock *os.File, list mo
 		s.points[point] = true
 	}
 	var carried map[int]string
+	var own []ownFile
+	after := func(context.Context) error { return nil }
 	defer func() {
 		if carried != nil {
 			err = errors.Join(err, bringBackMounts(r.opts.Root, carried))
 		}
 		back := j.leave()
 		if back == nil {
-			back = errors.Join(j.blame(), j.close(), removeRest(r.opts.StateDir))
+			back = errors.Join(j.blame(), j.close(), removeRest(r.opts.StateDir), putRight(own))
+		}
+		// A cancelled build is not looked after.
+		if ctx.Err() == nil {
+			back = errors.Join(back, after(ctx))
 		}
 		// The guard holds the journal until here, for the case that we die.
 		err = errors.Join(err, back, g.dismiss())
@@ -138,10 +144,29 @@ func (r *Runner) inside(ctx context.Context, begin state, lock *os.File, list mo
 		return err
 	}
 	before := s.inSight()
+	if own, err = s.ownFiles(); err != nil {
+		return err
+	}
+	done, err := r.opts.Watch(sources(p))
+	if err != nil {
+		return err
+	}
+	after = done
 	if err := g.run(ctx, &st, r.opts, p.Stderr); err != nil {
 		return err
 	}
 	return s.written(before)
+}
+
+// sources are the paths of what a process may change.
+func sources(p sandbox.Process) []string {
+	out := []string{p.Root}
+	for _, m := range p.Mounts {
+		if m.Source != "" && !m.ReadOnly {
+			out = append(out, m.Source)
+		}
+	}
+	return out
 }
 
 // prepare makes the tree ready: mount points, mounts, working directory.

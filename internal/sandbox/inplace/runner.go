@@ -11,6 +11,16 @@
 // the container's root and the builder's own directory cannot be hidden from
 // the process, which runs as root: it can read and delete what is there.
 //
+// That cannot be helped in a default container (tried on Linux 6.18, docker's
+// default seccomp profile). Landlock and a seccomp filter both take
+// no_new_privs, which breaks sudo in a step, or CAP_SYS_ADMIN; and Landlock's
+// rules allow what is below a directory, so to leave out one directory of "/" is
+// to leave out what the step makes there. A root directory of its own, by
+// chroot(2), has no /proc: mount points at the top do not move. Rights of files
+// are nothing to CAP_DAC_OVERRIDE. So it is found out afterwards: what a step
+// did to files that are not its own is undone, or fails the step (own.go,
+// Options.Watch).
+//
 // A program that uses this package calls Child first in main. Between Run's
 // start and end the builder must use the state directory only: "/" is not its
 // own. The package must not know what a Dockerfile, a vertex or a layer is.
@@ -46,6 +56,10 @@ type Options struct {
 	// Own are directories of the builder that stay where they are: that of its
 	// binary. StateDir is one always.
 	Own []string
+	// Watch, if any, is called when all is ready for a process, with the paths of
+	// files that it may change, and done when all is back: whoever keeps files in
+	// the state directory finds out whether the process was there.
+	Watch func(own []string) (done func(context.Context) error, err error)
 	// Explain is asked about programs of another architecture.
 	Explain process.Explainer
 	// Grace is what a cancelled process has to end after SIGTERM; see
@@ -95,6 +109,11 @@ func New(ctx context.Context, o Options) (*Runner, error) {
 			return nil, fmt.Errorf("preparing to build in place: %s is not below %s; name a directory there with --state-dir", dir, o.Root)
 		}
 		o.Own = append(o.Own, rel)
+	}
+	if o.Watch == nil {
+		o.Watch = func([]string) (func(context.Context) error, error) {
+			return func(context.Context) error { return nil }, nil
+		}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
