@@ -49,7 +49,8 @@ ENV HOME=/root \
     PATH=/kaniko \
     SSL_CERT_DIR=/kaniko/ssl/certs \
     DOCKER_CONFIG=/kaniko/.docker/
-WORKDIR /workspace
+# No WORKDIR: it would be a directory of the image, which overlayfs cannot move out
+# of a step's sight, nor what is mounted below it (Tekton's /workspace/source).
 ENTRYPOINT ["/kaniko/executor"]
 
 FROM base AS debug

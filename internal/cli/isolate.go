@@ -75,7 +75,12 @@ type inPlace struct {
 	log     *slog.Logger
 }
 
-func newInPlace(_ context.Context, force bool, explain namespaces.Explainer, log *slog.Logger) (local.Isolation, error) {
+func newInPlace(ctx context.Context, force bool, explain namespaces.Explainer, log *slog.Logger) (local.Isolation, error) {
+	// In a container that was killed during a step and started again, "/" is full
+	// of that step's files.
+	if err := inplace.Recover(ctx, inPlaceState); err != nil {
+		return nil, err
+	}
 	here, err := inplace.Here(ownDirs()...)
 	if err != nil {
 		return nil, err

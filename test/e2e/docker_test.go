@@ -34,7 +34,6 @@ func importTool(path, name string) (string, error) {
 		{Typeflag: tar.TypeDir, Name: "kaniko/", Mode: 0o755},
 		{Name: "kaniko/kaniko-multiarch", Mode: 0o755, Size: int64(len(program))},
 		{Typeflag: tar.TypeSymlink, Name: "kaniko/executor", Linkname: "kaniko-multiarch"},
-		{Typeflag: tar.TypeDir, Name: "workspace/", Mode: 0o755},
 	} {
 		if err := w.WriteHeader(h); err != nil {
 			return "", err
@@ -49,7 +48,7 @@ func importTool(path, name string) (string, error) {
 		return "", err
 	}
 	cmd := exec.Command(os.Getenv("KMA_TEST_DOCKER"), "import",
-		"-c", `ENTRYPOINT ["/kaniko/executor"]`, "-c", "ENV PATH=/kaniko HOME=/root", "-c", "WORKDIR /workspace", "-", name)
+		"-c", `ENTRYPOINT ["/kaniko/executor"]`, "-c", "ENV PATH=/kaniko HOME=/root", "-", name)
 	cmd.Stdin = &root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", errors.New(string(out))

@@ -29,8 +29,8 @@ const (
 // slash are relative to the root, and the same in the tree and in the stash.
 type state struct {
 	Root, Tree, Stash string
-	// Space is the mount namespace of the builder: another one later means that
-	// the container was started again, and all its mounts were made anew.
+	// Space is mountSpace of the builder: another one later means that the
+	// container was started again, and all its mounts were made anew.
 	Space string
 	Phase phase
 	// Levels are the directories whose children are moved one by one, parents

@@ -1,6 +1,7 @@
 package inplace
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -10,13 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountSpace names our mount namespace.
+// mountSpace names our mount namespace. The numbers of namespaces are used again
+// soon, so that of the first process of its container goes with it: when that
+// was started, in ticks since the machine was.
 func mountSpace() (string, error) {
 	space, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		return "", fmt.Errorf("finding the mount namespace: %w", err)
 	}
-	return space, nil
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("finding the mount namespace: %w", err)
+	}
+	first, err := os.ReadFile("/proc/1/stat")
+	if err != nil {
+		return "", fmt.Errorf("finding the mount namespace: %w", err)
+	}
+	// "PID (NAME) STATE ...": the 22nd field, the name may contain anything.
+	fields := strings.Fields(string(first[bytes.LastIndexByte(first, ')')+1:]))
+	if len(fields) < 20 {
+		return "", errors.New("finding the mount namespace: /proc/1/stat is incomplete")
+	}
+	return strings.Join([]string{space, strings.TrimSpace(string(boot)), fields[19]}, " "), nil
 }
 
 // seeMounts finds out whether the container was started again while a step's
