@@ -106,7 +106,7 @@ func TestRecover_can_be_repeated(t *testing.T) {
 
 // crashRoot has some of everything: what is moved aside, what is merged, what
 // stays.
-func crashRoot(t *testing.T) string {
+func crashRoot(t testing.TB) string {
 	t.Helper()
 	root := t.TempDir()
 	for name, content := range map[string]string{
@@ -122,7 +122,7 @@ func crashRoot(t *testing.T) string {
 	return root
 }
 
-func write(t *testing.T, root, name, content string) {
+func write(t testing.TB, root, name, content string) {
 	t.Helper()
 	assert.NilError(t, os.MkdirAll(filepath.Join(root, filepath.Dir(name)), 0o755))
 	assert.NilError(t, os.WriteFile(filepath.Join(root, name), []byte(content), 0o644))

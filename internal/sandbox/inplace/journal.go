@@ -61,11 +61,12 @@ type level struct {
 	Removed bool
 }
 
-// record is one change of a state. It is written before the change is made.
+// record is one change of a state. It is written before the change is made; one
+// for all names of a directory, since an encoder costs more than a rename.
 type record struct {
 	Begin           *state
 	Level           *level
-	Stashed, Placed string
+	Stashed, Placed []string
 	Mount           *binding
 	Files           []savedFile
 	Devices         []device
@@ -83,10 +84,10 @@ func (s *state) apply(r record) {
 			return
 		}
 		s.Levels = append(s.Levels, *r.Level)
-	case r.Stashed != "":
-		s.Stashed = append(s.Stashed, r.Stashed)
-	case r.Placed != "":
-		s.Placed = append(s.Placed, r.Placed)
+	case r.Stashed != nil:
+		s.Stashed = append(s.Stashed, r.Stashed...)
+	case r.Placed != nil:
+		s.Placed = append(s.Placed, r.Placed...)
 	case r.Mount != nil:
 		if n := len(s.Mounts); n > 0 && s.Mounts[n-1].Aside == r.Mount.Aside {
 			s.Mounts[n-1] = *r.Mount

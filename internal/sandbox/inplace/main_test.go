@@ -81,7 +81,7 @@ type world struct {
 // newWorld is a container that has these mounts, among others: /etc/hosts,
 // /var/run/docker.sock, /github/workspace, /var/run/secrets/token, /volume. Its
 // image has /kaniko and /busybox.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := bareWorld(t)
 	var err error
@@ -110,7 +110,7 @@ func (w *world) options() inplace.Options {
 	}
 }
 
-func bareWorld(t *testing.T) *world {
+func bareWorld(t testing.TB) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -121,7 +121,9 @@ func bareWorld(t *testing.T) *world {
 		t.Cleanup(func() { assert.NilError(t, os.RemoveAll(w.state)) })
 		return w
 	}
-	t.Parallel()
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel()
+	}
 	if _, err := os.Stat(busybox()); err != nil {
 		t.Skip("needs a static busybox at " + busybox())
 	}
@@ -151,7 +153,7 @@ func bareWorld(t *testing.T) *world {
 }
 
 // mountRoot makes the root an overlay as docker does, if that is possible here.
-func (w *world) mountRoot(t *testing.T, dir string) {
+func (w *world) mountRoot(t testing.TB, dir string) {
 	t.Helper()
 	for _, d := range []string{"lower/kaniko", "lower/busybox", "lower/etc", "lower/proc", "upper", "work", "root"} {
 		assert.NilError(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
@@ -169,7 +171,7 @@ func (w *world) mountRoot(t *testing.T, dir string) {
 	t.Cleanup(func() { assert.NilError(t, unix.Unmount(w.root, unix.MNT_DETACH)) })
 }
 
-func (w *world) mount(t *testing.T, what, at string, flags uintptr) {
+func (w *world) mount(t testing.TB, what, at string, flags uintptr) {
 	t.Helper()
 	at = filepath.Join(w.root, at)
 	assert.NilError(t, unix.Mount(what, at, "tmpfs", flags, ""))
@@ -181,7 +183,7 @@ func (w *world) mount(t *testing.T, what, at string, flags uintptr) {
 	})
 }
 
-func (w *world) mountFile(t *testing.T, dir, name, content string) {
+func (w *world) mountFile(t testing.TB, dir, name, content string) {
 	t.Helper()
 	source := filepath.Join(dir, filepath.Base(name))
 	assert.NilError(t, os.WriteFile(source, []byte(content), 0o644))
@@ -190,7 +192,7 @@ func (w *world) mountFile(t *testing.T, dir, name, content string) {
 	w.mount(t, source, name, unix.MS_BIND)
 }
 
-func (w *world) mountDev(t *testing.T) {
+func (w *world) mountDev(t testing.TB) {
 	t.Helper()
 	w.mount(t, "tmpfs", "dev", 0)
 	dev := filepath.Join(w.root, "dev")
@@ -215,7 +217,7 @@ func busybox() string {
 }
 
 // newTree makes a tree with a shell and the usual users.
-func (w *world) newTree(t *testing.T) string {
+func (w *world) newTree(t testing.TB) string {
 	t.Helper()
 	tree, err := os.MkdirTemp(w.state, "tree-")
 	assert.NilError(t, err)
@@ -234,7 +236,7 @@ func (w *world) newTree(t *testing.T) string {
 	return tree
 }
 
-func write(t *testing.T, root, name, content string, mode os.FileMode) {
+func write(t testing.TB, root, name, content string, mode os.FileMode) {
 	t.Helper()
 	assert.NilError(t, os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755))
 	assert.NilError(t, os.WriteFile(filepath.Join(root, name), []byte(content), mode))
@@ -259,7 +261,7 @@ func shell(tree, script string) sandbox.Process {
 }
 
 // run returns what p prints; stderr is added to a failure.
-func (w *world) run(t *testing.T, p sandbox.Process) string {
+func (w *world) run(t testing.TB, p sandbox.Process) string {
 	t.Helper()
 	out, errOut, err := w.try(p)
 	assert.NilError(t, err, "stdout: %s\nstderr: %s", out, errOut)

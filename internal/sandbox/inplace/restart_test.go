@@ -100,9 +100,9 @@ func TestJournal_is_read_to_the_last_good_record(t *testing.T) {
 	j, file, err := newJournal(name, state{Root: "/r", Tree: "/r/t", Stash: "/r/s"})
 	assert.NilError(t, err)
 	defer file.Close()
-	assert.NilError(t, j.note(record{Stashed: "a"}))
+	assert.NilError(t, j.note(record{Stashed: []string{"a"}}))
 	good := j.end
-	assert.NilError(t, j.note(record{Placed: strings.Repeat("long", 100)}))
+	assert.NilError(t, j.note(record{Placed: []string{strings.Repeat("long", 100)}}))
 	content, err := os.ReadFile(name)
 	assert.NilError(t, err)
 	for cut := good; cut < int64(len(content)); cut++ {
@@ -114,7 +114,7 @@ func TestJournal_is_read_to_the_last_good_record(t *testing.T) {
 	// A disk that was full for a moment: a short record on a torn long one.
 	assert.NilError(t, os.WriteFile(name, content[:len(content)-9], 0o600))
 	j.end = good
-	assert.NilError(t, j.note(record{Placed: "b"}))
+	assert.NilError(t, j.note(record{Placed: []string{"b"}}))
 	assert.DeepEqual(t, mustRead(t, name).Placed, []string{"b"})
 
 	assert.NilError(t, os.WriteFile(name, []byte("\x01not a journal"), 0o600))
@@ -149,7 +149,7 @@ func TestRecover_waits_for_a_busy_builder(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- Recover(context.Background(), stateDir) }()
 	// It is replaced by that of another builder, which ends before we look.
-	assert.NilError(t, j.note(record{Placed: "tree-of-the-first"}))
+	assert.NilError(t, j.note(record{Placed: []string{"tree-of-the-first"}}))
 	next, file, err := newJournal(name, begin)
 	assert.NilError(t, err)
 	defer file.Close()

@@ -110,26 +110,49 @@ func (j *journal) collect(l level) error {
 	if l.Path == "" {
 		errs = append(errs, os.MkdirAll(j.Tree, 0o755))
 	}
+	var move []string
 	for _, name := range names {
 		p := path.Join(l.Path, name)
 		sub := j.level(p)
-		if slices.Contains(l.Keeps, name) || sub != nil && !sub.Removed && isDir(j.inRoot(p)) {
-			continue
-		}
-		// A step that deletes all that it can finds the tree's directory, too.
-		if err := os.MkdirAll(j.inTree(l.Path), 0o755); err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		if j.mounted(p) {
+		switch {
+		case slices.Contains(l.Keeps, name) || sub != nil && !sub.Removed && isDir(j.inRoot(p)):
+		case j.mounted(p):
 			errs = append(errs, j.part(p))
-			continue
+		default:
+			move = append(move, name)
 		}
-		if err := unix.Rename(j.inRoot(p), j.inTree(p)); err != nil {
-			errs = append(errs, j.notBack(j.inRoot(p), j.inTree(p), err))
-		}
+	}
+	if len(move) > 0 {
+		errs = append(errs, j.toTree(l.Path, move))
 	}
 	if isDir(j.inTree(l.Path)) {
 		errs = append(errs, now.apply(j.inTree(l.Path)))
+	}
+	return errors.Join(errs...)
+}
+
+// toTree moves names of a directory of the root back to the tree.
+func (j *journal) toTree(dir string, names []string) error {
+	from, to := j.inRoot(dir), j.inTree(dir)
+	// A step that deletes all that it can finds the tree's directory, too.
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.Open(to)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	var errs []error
+	for _, name := range names {
+		if err := unix.Renameat(int(src.Fd()), name, int(dst.Fd()), name); err != nil {
+			errs = append(errs, j.notBack(path.Join(from, name), path.Join(to, name), err))
+		}
 	}
 	return errors.Join(errs...)
 }

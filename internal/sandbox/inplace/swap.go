@@ -69,10 +69,8 @@ func (s *swap) descend(dir string, both bool) error {
 	if err := os.Mkdir(s.inStash(dir), 0o700); err != nil {
 		return fmt.Errorf("making room in the state directory: %w", err)
 	}
-	for _, name := range move {
-		if err := s.aside(&l, name); err != nil {
-			return err
-		}
+	if err := s.asides(&l, move); err != nil {
+		return err
 	}
 	if !both {
 		return s.vacate(l)
@@ -106,31 +104,43 @@ func (s *swap) passes(p string) bool {
 	return slices.ContainsFunc(etcFiles(), func(f string) bool { return exists(s.inRoot(f)) })
 }
 
-// aside moves one name of a directory to the stash, or goes into it.
-func (s *swap) aside(l *level, name string) error {
-	p := path.Join(l.Path, name)
-	info, err := os.Lstat(s.inRoot(p))
-	if err != nil {
-		return s.cannot("read", p, err)
+// asides moves names of a directory to the stash, or goes into them.
+func (s *swap) asides(l *level, names []string) error {
+	var into, stash []string
+	for _, name := range names {
+		p := path.Join(l.Path, name)
+		if s.passes(p) && isDir(s.inRoot(p)) {
+			into = append(into, p)
+		} else {
+			stash = append(stash, p)
+		}
 	}
-	both := l.Both && isDir(s.inTree(p))
-	if info.IsDir() && s.passes(p) {
-		return s.descend(p, both)
+	if len(stash) > 0 {
+		if err := s.note(record{Stashed: stash}); err != nil {
+			return err
+		}
 	}
-	if err := s.note(record{Stashed: p}); err != nil {
-		return err
+	for _, p := range stash {
+		err := unix.Rename(s.inRoot(p), s.inStash(p))
+		switch {
+		case errors.Is(err, unix.EXDEV) && isDir(s.inRoot(p)):
+			// A directory of the builder's own image, which overlayfs does not
+			// move.
+			into = append(into, p)
+		case errors.Is(err, unix.EBUSY):
+			// A mount point that the list of mounts did not show.
+			l.Keeps = append(l.Keeps, path.Base(p))
+			if err := s.note(record{Level: l}); err != nil {
+				return err
+			}
+		case err != nil:
+			return s.cannot("move aside", p, err)
+		}
 	}
-	err = unix.Rename(s.inRoot(p), s.inStash(p))
-	switch {
-	case errors.Is(err, unix.EXDEV) && info.IsDir():
-		// A directory of the builder's own image, which overlayfs does not move.
-		return s.descend(p, both)
-	case errors.Is(err, unix.EBUSY):
-		// A mount point that the list of mounts did not show.
-		l.Keeps = append(l.Keeps, name)
-		return s.note(record{Level: l})
-	case err != nil:
-		return s.cannot("move aside", p, err)
+	for _, p := range into {
+		if err := s.descend(p, l.Both && isDir(s.inTree(p))); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -165,25 +175,55 @@ func (s *swap) place(l level) error {
 	if err != nil {
 		return s.cannot("read", l.Path, err)
 	}
+	// What is left in the root is known: it was looked at one by one.
+	left := map[string]bool{}
+	for _, name := range l.Keeps {
+		left[path.Join(l.Path, name)] = true
+	}
+	var move []string
 	for _, name := range names {
 		p := path.Join(l.Path, name)
-		if covered(p) && exists(s.inRoot(p)) {
-			continue
-		}
-		if sub := s.level(p); sub != nil && !sub.Removed {
-			if sub.Both {
-				continue
-			}
+		sub := s.level(p)
+		switch {
+		case covered(p) && left[p]:
+		case sub != nil && !sub.Removed && sub.Both:
+		case sub != nil && !sub.Removed || left[p]:
 			return s.inTheWay(p)
+		default:
+			move = append(move, p)
 		}
-		if exists(s.inRoot(p)) {
-			return s.inTheWay(p)
+	}
+	if len(move) == 0 {
+		return nil
+	}
+	if err := s.note(record{Placed: move}); err != nil {
+		return err
+	}
+	return moveAll(s.inTree(l.Path), s.inRoot(l.Path), move, s.cannot)
+}
+
+// moveAll moves names, of which only the last part counts, from one directory
+// to another, where nothing may be in their way.
+func moveAll(from, to string, names []string, fail func(what, p string, err error) error) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return fail("place", names[0], err)
+	}
+	defer src.Close()
+	dst, err := os.Open(to)
+	if err != nil {
+		return fail("place", names[0], err)
+	}
+	defer dst.Close()
+	for _, p := range names {
+		name := path.Base(p)
+		err := unix.Renameat2(int(src.Fd()), name, int(dst.Fd()), name, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EINVAL) {
+			// A file system that cannot look first. We have.
+			err = unix.Renameat(int(src.Fd()), name, int(dst.Fd()), name)
 		}
-		if err := s.note(record{Placed: p}); err != nil {
-			return err
-		}
-		if err := unix.Rename(s.inTree(p), s.inRoot(p)); err != nil {
-			return s.cannot("place", p, err)
+		if err != nil {
+			return fail("place", p, err)
 		}
 	}
 	return nil
