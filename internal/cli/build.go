@@ -62,7 +62,7 @@ type buildCommand struct {
 
 	registryFlags
 	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`
-	Isolation string        `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated: namespaces, or inplace in a container without rights; auto takes what works."`
+	Isolation string        `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated: namespaces, as root or in a user namespace, or inplace in a container without rights; auto takes what works."`
 	Force     bool          `help:"Build in place even where that may replace files of somebody's."`
 	Parallel  int           `help:"Most steps to run at once."`
 	Timeout   time.Duration `help:"End the build after this time: 30m."`
@@ -77,7 +77,7 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 		return err
 	}
 	emulator := emulation.New(w.Getenv)
-	isolation, err := isolation(ctx, c.Isolation, c.Force, emulator, debugLog(w, c.Verbose))
+	isolation, err := isolation(ctx, c.Isolation, o.StateDir, c.Force, emulator, debugLog(w, c.Verbose))
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if closeErr := display.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("showing the progress: %w", closeErr)
 	}
-	if err != nil {
+	if err = withFix(isolation, err); err != nil {
 		return &redactedError{err: err, text: progress.Redact(err.Error(), secrets.Values())}
 	}
 	return printResult(w, result)

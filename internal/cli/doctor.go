@@ -27,28 +27,21 @@ type doctorCommand struct {
 }
 
 // Run prints what this place allows. Like a build it starts this program again
-// in an isolated process, to try there.
+// in isolated processes, to try there.
 func (c *doctorCommand) Run(ctx context.Context, w *World) error {
-	code, done, refused := namespaces.Enter(ctx)
-	if done {
-		if refused != nil {
-			return refused
-		}
-		return exitError(code)
-	}
 	o, err := c.options(w)
 	if err != nil {
 		return err
 	}
-	o.Isolations = []doctor.Isolation{{
-		Name: "namespaces", Detail: "a mount namespace and overlayfs work in " + o.StateDir,
-		Try: func(context.Context) error {
-			if refused != nil {
-				return refused
-			}
-			return tryOverlay(o.StateDir)
-		},
-	}, {
+	for _, form := range namespaces.Forms() {
+		o.Isolations = append(o.Isolations, doctor.Isolation{
+			Name: fmt.Sprintf("%s %s", isolationNamespaces, form), Detail: inNamespaces(form) + o.StateDir,
+			Try: func(context.Context) error {
+				return namespaces.Try(form, func() error { return tryOverlay(o.StateDir) })
+			},
+		})
+	}
+	o.Isolations = append(o.Isolations, doctor.Isolation{
 		Name: isolationInPlace, Detail: "this container holds nothing but the builder",
 		Try: func(context.Context) error {
 			here, err := inplace.Here(ownDirs()...)
@@ -57,9 +50,21 @@ func (c *doctorCommand) Run(ctx context.Context, w *World) error {
 			}
 			return inplace.Check(here, false)
 		},
-	}}
+	})
 	o.Emulator = emulation.New(w.Getenv)
 	return c.examine(ctx, w, o)
+}
+
+// inNamespaces says what a form allows, with the directory to come.
+func inNamespaces(form namespaces.Form) string {
+	const works = "a mount namespace and overlayfs work in "
+	switch form {
+	case namespaces.AllIDs, namespaces.SubordinateIDs:
+		return "steps cannot make devices; " + works
+	case namespaces.OneID:
+		return "only root is there: no USER, no files of other owners in a layer; " + works
+	}
+	return works
 }
 
 func (c *doctorCommand) options(w *World) (doctor.Options, error) {
@@ -129,7 +134,7 @@ func tryOverlay(stateDir string) error {
 	defer os.RemoveAll(tmp)
 	if err := overlay.Probe(tmp); err != nil {
 		// The directory's name is made up: nobody knows it.
-		return &sandbox.UnsupportedError{What: strings.ReplaceAll(err.Error(), tmp, stateDir), Fix: fix}
+		return &sandbox.UnsupportedError{What: "overlayfs: " + strings.ReplaceAll(err.Error(), tmp, stateDir), Fix: fix}
 	}
 	return nil
 }

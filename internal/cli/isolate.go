@@ -3,10 +3,10 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/org/kaniko-multiarch/internal/driver/local"
+	"github.com/org/kaniko-multiarch/internal/ids"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 	plaintrees "github.com/org/kaniko-multiarch/internal/rootfs/inplace"
 	"github.com/org/kaniko-multiarch/internal/rootfs/overlay"
@@ -33,13 +33,16 @@ const inPlaceState = "/kaniko/state"
 // isolation finds a way to isolate steps. In auto mode that is namespaces where
 // they can be made, else in place where that is safe. Where it needs to go on in
 // another process, it returns that one's exit code as an error.
-func isolation(ctx context.Context, want string, force bool, explain namespaces.Explainer, log *slog.Logger) (local.Isolation, error) {
+//
+// What decides about namespaces is a trial mount where stateDir is or would be.
+func isolation(ctx context.Context, want, stateDir string, force bool, explain namespaces.Explainer, log *slog.Logger) (local.Isolation, error) {
 	if want == isolationInPlace {
 		return newInPlace(ctx, force, explain, log)
 	}
-	err := enter(ctx)
+	place, err := enter(ctx, stateDir)
 	if err == nil {
-		return withNamespaces{explain}, nil
+		log.Debug("steps have namespaces", "form", place.Form)
+		return withNamespaces{explain, place}, nil
 	}
 	var cannot *sandbox.UnsupportedError
 	if want == isolationNamespaces || !errors.As(err, &cannot) {
@@ -54,14 +57,14 @@ func isolation(ctx context.Context, want string, force bool, explain namespaces.
 }
 
 // withNamespaces is overlayfs and runc-like processes.
-type withNamespaces struct{ explain namespaces.Explainer }
+type withNamespaces struct {
+	explain namespaces.Explainer
+	place   *namespaces.Place
+}
 
 func (n withNamespaces) StateDir(byDefault string) string { return byDefault }
 
 func (n withNamespaces) Open(_ context.Context, stateDir string) (rootfs.Store, sandbox.Runner, error) {
-	if err := overlay.Probe(stateDir); err != nil {
-		return nil, nil, &sandbox.UnsupportedError{What: fmt.Sprintf("overlayfs in %s: %v", stateDir, err), Fix: "name a directory on a disk or tmpfs with --state-dir"}
-	}
 	store, err := overlay.New(stateDir)
 	if err != nil {
 		return nil, nil, err
@@ -113,13 +116,24 @@ func (i inPlace) Open(ctx context.Context, stateDir string) (rootfs.Store, sandb
 
 // enter goes on in a private mount namespace, in a child process. In the parent
 // it returns the child's exit code as an error, even when that is 0.
-func enter(ctx context.Context) error {
-	code, done, err := namespaces.Enter(ctx)
-	if err != nil {
+func enter(ctx context.Context, stateDir string) (*namespaces.Place, error) {
+	place, code, err := namespaces.Enter(ctx, namespaces.Forms(), func() error { return tryOverlay(stateDir) })
+	if err == nil && place == nil {
+		return nil, exitError(code)
+	}
+	return place, err
+}
+
+// withFix adds what to do to the error of a build that needed something which
+// its user namespace does not have.
+func withFix(isolation local.Isolation, err error) error {
+	missing, ok := errors.AsType[*ids.MissingError](err)
+	if !ok {
 		return err
 	}
-	if done {
-		return exitError(code)
+	fix := "build as root, or with --isolation=inplace in a container"
+	if in, ok := isolation.(withNamespaces); ok && !missing.Root {
+		fix = in.place.MoreIDs
 	}
-	return nil
+	return &sandbox.UnsupportedError{What: err.Error(), Fix: fix}
 }

@@ -13,12 +13,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
 	fscopy "github.com/tonistiigi/fsutil/copy"
 
 	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/ids"
 )
 
 // ID is an owner in numbers.
@@ -94,6 +96,9 @@ type treeError struct {
 func inTree(err error, roots ...string) error {
 	if err == nil {
 		return nil
+	}
+	if p, ok := errors.AsType[*fs.PathError](err); ok && p.Op == "lchown" {
+		err = ids.Explain(err, "setting the owner of %s", p.Path)
 	}
 	// The longest first: one root's path may start with another's.
 	slices.SortFunc(roots, func(a, b string) int { return cmp.Compare(len(b), len(a)) })

@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/org/kaniko-multiarch/internal/ids"
 )
 
 // attributes is what an entry has beside its type and content.
@@ -18,6 +20,10 @@ type attributes struct {
 	xattrs   map[string]string
 	// bestEffort is UnpackOptions.BestEffortXattrs.
 	bestEffort bool
+	// standIn is UnpackOptions.StandIn.
+	standIn string
+	// instead says what the entry stands for; empty when it is what it is.
+	instead string
 }
 
 func (u *unpacker) attributes(hdr *tar.Header) attributes { return attributesOf(hdr, u.opts) }
@@ -28,6 +34,7 @@ func attributesOf(hdr *tar.Header, opts UnpackOptions) attributes {
 		gid:        hdr.Gid,
 		mode:       uint32(hdr.Mode) & 0o7777,
 		bestEffort: opts.BestEffortXattrs,
+		standIn:    opts.StandIn,
 	}
 	if opts.Chown != nil {
 		a.uid, a.gid = opts.Chown.UID, opts.Chown.GID
@@ -62,9 +69,9 @@ func (a attributes) check() error {
 // set sets everything of the entry name in dir, which is not a directory. The
 // order matters: chown clears set-user-ID bits and capabilities. A symbolic
 // link has no mode.
-func (a attributes) set(dir int, name string, mode bool) error {
-	if err := unix.Fchownat(dir, name, a.uid, a.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("setting the owner %d:%d: %w", a.uid, a.gid, err)
+func (a *attributes) set(dir int, name string, mode bool) error {
+	if err := a.owned(unix.Fchownat(dir, name, a.uid, a.gid, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
+		return err
 	}
 	if mode {
 		if err := unix.Fchmodat(dir, name, a.mode, 0); err != nil {
@@ -83,9 +90,9 @@ func (a attributes) set(dir int, name string, mode bool) error {
 }
 
 // setDir is set for an open directory.
-func (a attributes) setDir(fd int) error {
-	if err := unix.Fchown(fd, a.uid, a.gid); err != nil {
-		return fmt.Errorf("setting the owner %d:%d: %w", a.uid, a.gid, err)
+func (a *attributes) setDir(fd int) error {
+	if err := a.owned(unix.Fchown(fd, a.uid, a.gid)); err != nil {
+		return err
 	}
 	if err := unix.Fchmod(fd, a.mode); err != nil {
 		return fmt.Errorf("setting the mode: %w", err)
@@ -101,15 +108,37 @@ func (a attributes) setDir(fd int) error {
 	return nil
 }
 
-func (a attributes) setXattrs(set func(attr string, value []byte) error) error {
+// owned is for the error of setting the owner.
+func (a *attributes) owned(err error) error {
+	if errors.Is(err, unix.EINVAL) && a.standIn != "" {
+		a.instead = fmt.Sprintf("its owner is %d:%d", a.uid, a.gid)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("setting the owner: %w", ids.Explain(err, "its owner is %d:%d", a.uid, a.gid))
+	}
+	return nil
+}
+
+func (a *attributes) setXattrs(set func(attr string, value []byte) error) error {
 	for attr, value := range a.xattrs {
 		err := set(attr, []byte(value))
+		if a.standIn != "" && errors.Is(err, unix.EPERM) {
+			a.instead = StandInRoot + "it has the extended attribute " + attr
+		}
 		if a.bestEffort && (errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM)) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("setting the extended attribute %s: %w", attr, err)
 		}
+	}
+	if a.instead == "" {
+		return nil
+	}
+	if err := set(a.standIn, []byte(a.instead)); err != nil {
+		// Only files and directories can have such an attribute.
+		return standsFor(a.instead)
 	}
 	return nil
 }

@@ -94,6 +94,10 @@ func (u *unpacker) makeDir(dir *directory, name string, attrs attributes) error 
 
 func (u *unpacker) node(dir *directory, name string, kind uint32, dev uint64, attrs attributes) error {
 	err := u.place(dir, name, func() error { return unix.Mknodat(dir.fd, name, kind|0o600, int(dev)) })
+	if errors.Is(err, unix.EPERM) && kind != unix.S_IFIFO && attrs.standIn != "" {
+		attrs.instead = StandInRoot + "it is a device"
+		err = u.place(dir, name, func() error { return unix.Mknodat(dir.fd, name, unix.S_IFREG|0o600, 0) })
+	}
 	if err != nil {
 		return err
 	}

@@ -105,4 +105,7 @@ func (m *Maker) regular(ctx context.Context, n *Node, from io.ReaderAt, dir int,
 
 // Finish sets the attributes of an open directory once all that n's tree has in
 // it was made: default ACLs and times are for what comes later.
-func (n *Node) Finish(dir int) error { return n.attributes().setDir(dir) }
+func (n *Node) Finish(dir int) error {
+	attrs := n.attributes()
+	return attrs.setDir(dir)
+}

@@ -29,6 +29,9 @@ type UnpackOptions struct {
 	// BestEffortXattrs passes over attributes that the file system or the
 	// kernel refuses (ENOTSUP and EPERM).
 	BestEffortXattrs bool
+	// StandIn is the name of an extended attribute; see StandsFor. It is for
+	// trees in a user namespace. Empty makes an error of what cannot be made.
+	StandIn string
 }
 
 // Owner is a user and a group.
@@ -234,7 +237,8 @@ func (u *unpacker) finishDir(name string) error {
 		return err
 	}
 	defer f.Close()
-	return u.dirs[name].setDir(int(f.Fd()))
+	attrs := u.dirs[name]
+	return attrs.setDir(int(f.Fd()))
 }
 
 // reopen opens d for more than looking things up in it.

@@ -56,7 +56,7 @@ func (s *Store) base(ctx context.Context, diffID digest.Digest, open func(contex
 		return nil
 	}
 	name := diffID.Encoded()
-	err := s.state.Make(ctx, name, func(part string) error { return unpack(ctx, part, diffID, open) })
+	err := s.state.Make(ctx, name, func(part string) error { return s.unpack(ctx, part, diffID, open) })
 	if err != nil {
 		return err
 	}
@@ -70,6 +70,7 @@ func (s *Store) base(ctx context.Context, diffID digest.Digest, open func(contex
 		name:   filepath.Join("l", s.state.NewName()),
 		plain:  info.Plain,
 		opaque: info.Opaque,
+		naming: s.naming,
 	}
 	if err := os.Symlink(t.dir, s.path(t.name)); err != nil {
 		return err
@@ -92,12 +93,12 @@ func readInfo(dir string) (info baseInfo, err error) {
 }
 
 // unpack makes the directory dir of a base layer.
-func unpack(ctx context.Context, dir string, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) error {
+func (s *Store) unpack(ctx context.Context, dir string, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) error {
 	root := filepath.Join(dir, "fs")
 	if err := errors.Join(os.MkdirAll(root, 0o755), os.Chmod(root, 0o755)); err != nil {
 		return err
 	}
-	info, err := unpackTar(ctx, root, diffID, open)
+	info, err := s.unpackTar(ctx, root, diffID, open)
 	if err != nil {
 		return err
 	}
@@ -112,7 +113,7 @@ func unpack(ctx context.Context, dir string, diffID digest.Digest, open func(con
 	return os.WriteFile(filepath.Join(dir, "info.json"), data, 0o600)
 }
 
-func unpackTar(ctx context.Context, root string, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (info baseInfo, err error) {
+func (s *Store) unpackTar(ctx context.Context, root string, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (info baseInfo, err error) {
 	r, err := open(ctx)
 	if err != nil {
 		return info, err
@@ -127,15 +128,16 @@ func unpackTar(ctx context.Context, root string, diffID digest.Digest, open func
 			if w.Name == "" && w.Dir.Name() == "." {
 				info.Opaque = true
 			}
-			return hide(w)
+			return s.naming.hide(w)
 		},
 		Xattr: func(name string) (string, bool) {
-			info.Plain = info.Plain && !strings.HasPrefix(name, private)
-			return escape(name), true
+			info.Plain = info.Plain && !strings.HasPrefix(name, string(s.naming))
+			return s.naming.escape(name), true
 		},
 		// As other engines do. Base layers go into the image as they came,
 		// whatever is lost here.
 		BestEffortXattrs: true,
+		StandIn:          s.standIn(),
 	})
 	if err != nil {
 		return info, err
@@ -151,10 +153,10 @@ func unpackTar(ctx context.Context, root string, diffID digest.Digest, open func
 }
 
 // hide puts a whiteout into a lower directory.
-func hide(w layer.Whiteout) error {
+func (n naming) hide(w layer.Whiteout) error {
 	dir := int(w.Dir.Fd())
 	if w.Name == "" {
-		return setOpaque(dir)
+		return n.setOpaque(dir)
 	}
 	err := unix.Mknodat(dir, w.Name, unix.S_IFCHR, 0)
 	if !errors.Is(err, unix.EEXIST) {
@@ -170,5 +172,5 @@ func hide(w layer.Whiteout) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return setOpaque(fd)
+	return n.setOpaque(fd)
 }

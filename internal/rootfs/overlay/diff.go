@@ -27,6 +27,9 @@ type differ struct {
 	scratch bool
 	// escaped says that an entry has an extended attribute with an escaped name.
 	escaped bool
+	naming  naming
+	// standIn is the attribute of stand-ins, empty where there are none.
+	standIn string
 	changes []layer.Change
 }
 
@@ -44,7 +47,7 @@ func (d *differ) dir(name string, below, hidden bool) error {
 		return err
 	}
 	if !d.scratch {
-		opaque, err := isOpaque(full)
+		opaque, err := d.naming.isOpaque(full)
 		if err != nil {
 			return err
 		}
@@ -93,7 +96,7 @@ func (d *differ) entry(name string, below, hidden bool) error {
 		return nil
 	}
 	if d.scratch {
-		found, err := escapeOn(upper)
+		found, err := d.naming.escapeOn(upper)
 		if err != nil {
 			return err
 		}
@@ -107,11 +110,34 @@ func (d *differ) entry(name string, below, hidden bool) error {
 			return fmt.Errorf("comparing %q: %w", name, err)
 		}
 	}
+	before := len(d.changes)
 	if !same {
 		d.add(name, layer.Modify)
 	}
 	if isDir(&us) {
-		return d.dir(name, exists && isDir(&ls), hidden)
+		if err := d.dir(name, exists && isDir(&ls), hidden); err != nil {
+			return err
+		}
+	}
+	if len(d.changes) == before {
+		return nil
+	}
+	return d.checkStandIn(name, exists)
+}
+
+// checkStandIn refuses to put the name, or a directory with changes below it,
+// into a layer when it cannot be told what it would be in a place that has
+// everything. What replaces a stand-in may owe its owner to it.
+func (d *differ) checkStandIn(name string, exists bool) error {
+	if d.standIn == "" {
+		return nil
+	}
+	err := layer.StandsFor(filepath.Join(d.upper, name), d.standIn)
+	if err == nil && exists {
+		err = layer.StandsFor(filepath.Join(d.lower, name), d.standIn)
+	}
+	if err != nil {
+		return fmt.Errorf("/%s cannot be put into a layer: %w", name, err)
 	}
 	return nil
 }
@@ -137,7 +163,7 @@ func (d *differ) same(upper, lower string, us, ls *unix.Stat_t) (bool, error) {
 			return false, nil
 		}
 	}
-	ux, err := layer.Xattrs(upper, unescape)
+	ux, err := layer.Xattrs(upper, d.naming.unescape)
 	if err != nil {
 		return false, err
 	}

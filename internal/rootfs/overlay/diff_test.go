@@ -235,7 +235,7 @@ func TestXattrsNamedAsOverlays(t *testing.T) {
 	for _, l := range []rootfs.Layer{scratch, pulled} {
 		v, err := s.View(t.Context(), []rootfs.Layer{l})
 		assert.NilError(t, err)
-		value, err := getXattr(filepath.Join(v.Path(), "d"), opaque)
+		value, err := getXattr(filepath.Join(v.Path(), "d"), asRoot.opaque())
 		assert.NilError(t, err)
 		assert.Equal(t, string(value), "y")
 		assert.NilError(t, v.Release())

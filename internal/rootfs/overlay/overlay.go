@@ -8,6 +8,7 @@
 package overlay
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 	"github.com/org/kaniko-multiarch/internal/rootfs/state"
@@ -29,6 +31,7 @@ type Store struct {
 	state *state.State
 	// options are the mount options that this kernel knows.
 	options []string
+	naming  naming
 
 	mu    sync.Mutex
 	bases map[digest.Digest]*tree
@@ -36,15 +39,32 @@ type Store struct {
 
 var _ rootfs.Store = (*Store)(nil)
 
+// standIn marks what stands for something that our user namespace cannot have;
+// see layer.StandsFor.
+const standIn = "user.kaniko-multiarch.instead"
+
 // New opens the state directory stateDir, which is made when missing, and
 // removes what killed builds left there. It fails, and says why, where
 // overlayfs cannot be used.
+//
+// In a user namespace it uses a directory of its own below stateDir, one for
+// each map of IDs: others could not read, nor remove, what is in it.
 func New(stateDir string) (_ *Store, err error) {
-	dir, err := state.Open(stateDir, "layers", removeTree)
+	naming, err := namingIn(stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("making the state directory: %w", err)
+	}
+	root := stateDir
+	if naming == asUser {
+		if root, err = ofMaps(stateDir); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := state.Open(root, "layers", removeTree)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{state: dir, bases: map[digest.Digest]*tree{}}
+	s := &Store{state: dir, naming: naming, bases: map[digest.Digest]*tree{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -58,10 +78,48 @@ func New(stateDir string) (_ *Store, err error) {
 	if err := os.Chmod(s.path(emptyName), 0o755); err != nil {
 		return nil, err
 	}
-	if s.options, err = probe(dir.Dir()); err != nil {
+	if s.options, err = naming.probe(dir.Dir()); err != nil {
 		return nil, fmt.Errorf("overlayfs cannot be used in %s: %w", stateDir, err)
 	}
 	return s, nil
+}
+
+// namingIn finds out whether we are root outside of a user namespace. Maps do
+// not tell: one namespace can have all the IDs of another.
+func namingIn(dir string) (_ naming, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	tmp, err := os.MkdirTemp(dir, "probe-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.Remove(tmp)) }()
+	if errors.Is(unix.Lsetxattr(tmp, string(asRoot)+"probe", nil, 0), unix.EPERM) {
+		return asUser, nil
+	}
+	return asRoot, nil
+}
+
+// ofMaps is a directory below dir for what has owners of our maps.
+func ofMaps(dir string) (string, error) {
+	hash := sha256.New()
+	for _, name := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return "", fmt.Errorf("reading which ids there are: %w", err)
+		}
+		hash.Write(text)
+	}
+	return filepath.Join(dir, fmt.Sprintf("user-%.6x", hash.Sum(nil))), nil
+}
+
+// standIn is empty where everything can be made.
+func (s *Store) standIn() string {
+	if s.naming == asUser {
+		return standIn
+	}
+	return ""
 }
 
 // Probe tells why New would fail, or nothing.

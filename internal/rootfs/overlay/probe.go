@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,16 +15,23 @@ import (
 // changed, complete and in place, and may serve as a lower one at once.
 // "volatile" leaves out flushing the whole file system at each unmount; nothing
 // that this would save outlives a crash.
-func wanted() []string {
-	return []string{"index=off", "metacopy=off", "redirect_dir=nofollow", "xino=off", volatile}
+func (n naming) wanted() []string {
+	list := []string{"index=off", "metacopy=off", "redirect_dir=nofollow", "xino=off", volatile}
+	if n == asUser {
+		list = append(list, userxattr)
+	}
+	return list
 }
 
 // volatile has a meaning for trees with an upper directory only.
 const volatile = "volatile"
 
+// userxattr makes overlayfs use names that ordinary users may.
+const userxattr = "userxattr"
+
 // probe tries all that the package does with overlayfs in dir, a directory of a
 // build, and returns the wanted mount options that the kernel knows.
-func probe(dir string) (options []string, err error) {
+func (n naming) probe(dir string) (options []string, err error) {
 	defer func() { err = errors.Join(err, removeTree(filepath.Join(dir, "p"))) }()
 	for _, name := range []string{"p", "p/l", "p/l/d", "p/m"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
@@ -34,19 +42,22 @@ func probe(dir string) (options []string, err error) {
 		return nil, err
 	}
 
-	all := wanted()
-	err = tryMount(dir, all)
+	all := n.wanted()
+	err = n.tryMount(dir, all)
 	if err == nil {
 		return all, nil
 	}
 	if !errors.Is(err, unix.EINVAL) {
 		return nil, reason(dir, err)
 	}
-	if err := tryMount(dir, nil); err != nil {
+	if n == asUser {
+		options = []string{userxattr}
+	}
+	if err := n.tryMount(dir, options); err != nil {
 		return nil, reason(dir, err)
 	}
 	for _, o := range all {
-		if tryMount(dir, []string{o}) == nil {
+		if o != userxattr && n.tryMount(dir, append(slices.Clone(options), o)) == nil {
 			options = append(options, o)
 		}
 	}
@@ -55,7 +66,7 @@ func probe(dir string) (options []string, err error) {
 
 // tryMount mounts a tree, changes it in each way that needs a privilege, and
 // unmounts it.
-func tryMount(dir string, options []string) (err error) {
+func (n naming) tryMount(dir string, options []string) (err error) {
 	upper, work, merged := filepath.Join(dir, "p/u"), filepath.Join(dir, "p/w"), filepath.Join(dir, "p/m")
 	for _, d := range []string{upper, work} {
 		if err := errors.Join(os.RemoveAll(d), os.Mkdir(d, 0o755)); err != nil {
@@ -71,8 +82,8 @@ func tryMount(dir string, options []string) (err error) {
 	if err := errors.Join(os.Remove(filepath.Join(d, "f")), os.Remove(d), os.Mkdir(d, 0o755)); err != nil {
 		return fmt.Errorf("replacing a directory: %w", err)
 	}
-	if err := unix.Lsetxattr(filepath.Join(upper, "d"), opaque, []byte("y"), 0); err != nil {
-		return fmt.Errorf("setting the extended attribute %s: %w", opaque, err)
+	if err := unix.Lsetxattr(filepath.Join(upper, "d"), n.opaque(), []byte("y"), 0); err != nil {
+		return fmt.Errorf("setting the extended attribute %s: %w", n.opaque(), err)
 	}
 	if err := unix.Mknod(filepath.Join(upper, "whiteout"), unix.S_IFCHR, 0); err != nil {
 		return fmt.Errorf("making a whiteout: %w", err)

@@ -26,6 +26,7 @@ type tree struct {
 	// made says that a work committed the layer, and changes what is in it.
 	made    bool
 	changes []layer.Change
+	naming  naming
 }
 
 // WriteTar implements rootfs.Layer.
@@ -33,7 +34,7 @@ func (t *tree) WriteTar(ctx context.Context, w io.Writer, opts rootfs.TarOptions
 	if !t.made {
 		return errors.New("a base layer is not made by this build: take its blob from the image")
 	}
-	return layer.Write(ctx, w, t.dir, t.changes, layer.WriteOptions{MaxTime: opts.MaxTime, Xattr: unescape})
+	return layer.Write(ctx, w, t.dir, t.changes, layer.WriteOptions{MaxTime: opts.MaxTime, Xattr: t.naming.unescape})
 }
 
 // stack returns the trees that count, bottom first. Of one that is there twice,
@@ -246,7 +247,10 @@ func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &differ{ctx: ctx, upper: w.upper(), lower: lower.Path(), scratch: len(w.parents) == 0}
+	d := &differ{
+		ctx: ctx, upper: w.upper(), lower: lower.Path(), scratch: len(w.parents) == 0,
+		naming: w.store.naming, standIn: w.store.standIn(),
+	}
 	err = errors.Join(d.run(), lower.unmount())
 	if err != nil {
 		return nil, fmt.Errorf("finding what changed: %w", err)
@@ -262,6 +266,7 @@ func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
 		plain:   d.scratch && !d.escaped,
 		made:    true,
 		changes: d.changes,
+		naming:  w.store.naming,
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -95,15 +96,22 @@ func newRoot(t *testing.T) string {
 	for _, dir := range []string{"bin", "etc", "root", "tmp", "home/app"} {
 		assert.NilError(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
 	}
-	content, err := os.ReadFile(busybox)
-	assert.NilError(t, err)
-	write(t, root, "bin/busybox", string(content), 0o755)
+	copyProgram(t, busybox, filepath.Join(root, "bin/busybox"))
 	for _, name := range strings.Fields("sh cat ls id env pwd hostname grep sleep stat touch mkdir dd head wc echo umask kill mount readlink rm ln true ip tr yes ps ulimit mv chown find") {
 		assert.NilError(t, os.Symlink("busybox", filepath.Join(root, "bin", name)))
 	}
 	write(t, root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n", 0o644)
 	write(t, root, "etc/group", "root:x:0:\napp:x:1001:\nvideo:x:44:app\naudio:x:29:app\n", 0o644)
 	return root
+}
+
+// copyProgram lets another process do it: a child that another test has just
+// forked would hold our descriptor until it execs (golang.org/issue/22315).
+func copyProgram(t *testing.T, from, to string) {
+	t.Helper()
+	out, err := exec.Command("cp", from, to).CombinedOutput()
+	assert.NilError(t, err, "%s", out)
+	assert.NilError(t, os.Chmod(to, 0o755))
 }
 
 func write(t *testing.T, root, name, content string, mode os.FileMode) {

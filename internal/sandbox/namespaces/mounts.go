@@ -37,6 +37,8 @@ type mount struct {
 const (
 	noSetuid = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	roBind   = noSetuid | unix.MS_RDONLY
+	// ttyGroup is Debian's number of the group tty.
+	ttyGroup = "gid=5"
 )
 
 // plan lists the mounts in BuildKit's order: the defaults of containerd without
@@ -49,7 +51,7 @@ func (s *spec) plan(resolvConf []byte) ([]mount, error) {
 	list := []mount{
 		{dest: "/proc", fstype: "proc", flags: noSetuid, instead: handle("/proc"), strict: true},
 		{dest: "/dev", fstype: "tmpfs", flags: unix.MS_NOSUID | unix.MS_STRICTATIME, data: "mode=755,size=65536k"},
-		{dest: "/dev/pts", fstype: "devpts", flags: unix.MS_NOSUID | unix.MS_NOEXEC, data: "newinstance,ptmxmode=0666,mode=0620,gid=5"},
+		{dest: "/dev/pts", fstype: "devpts", flags: unix.MS_NOSUID | unix.MS_NOEXEC, data: "newinstance,ptmxmode=0666,mode=0620," + ttyGroup},
 		{dest: "/dev/shm", fstype: "tmpfs", flags: noSetuid, data: "mode=1777,size=65536k"},
 		{dest: "/dev/mqueue", fstype: "mqueue", flags: noSetuid, optional: true},
 		{dest: "/sys", fstype: "sysfs", flags: uintptr(sys), instead: handle("/sys"), recursive: true, strict: true},
@@ -146,6 +148,10 @@ func (m mount) mountAt(t tree, at *os.File, made bool) error {
 		data = strings.TrimSuffix(fmt.Sprintf("mode=%04o,%s", st.Mode&0o7777, data), ",")
 	}
 	err := unix.Mount(m.fstype, fdPath(at), m.fstype, m.flags, data)
+	if m.fstype == "devpts" && errors.Is(err, unix.EINVAL) {
+		// A user namespace may not have the group of terminals.
+		err = unix.Mount(m.fstype, fdPath(at), m.fstype, m.flags, strings.TrimSuffix(data, ","+ttyGroup))
+	}
 	if err != nil && m.instead != nil {
 		return m.bind(t, at, m.instead)
 	}

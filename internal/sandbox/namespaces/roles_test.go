@@ -2,6 +2,7 @@ package namespaces_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,9 +10,12 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/org/kaniko-multiarch/internal/ids"
+	"github.com/org/kaniko-multiarch/internal/sandbox"
 	"github.com/org/kaniko-multiarch/internal/sandbox/emulation"
 	"github.com/org/kaniko-multiarch/internal/sandbox/namespaces"
 )
@@ -24,18 +28,23 @@ func play(role string) int {
 		return playRun()
 	case "whoami":
 		return playWhoami()
+	case "try":
+		for _, form := range formsOf(os.Getenv("TEST_FORMS")) {
+			fmt.Printf("%v: %v\n", form, namespaces.Try(form, trial))
+		}
+		return 0
 	}
-	code, done, err := namespaces.Enter(context.Background())
+	in, code, err := namespaces.Enter(context.Background(), formsOf(os.Getenv("TEST_FORMS")), trial)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		return max(code, 99)
 	}
-	if done {
+	if in == nil {
 		return code
 	}
-	if err != nil {
-		return 99
-	}
 	switch role {
+	case "place":
+		return playPlace(in)
 	case "enter":
 		return playEntered()
 	case "enter-and-run":
@@ -55,6 +64,68 @@ func play(role string) int {
 		return 0
 	}
 	return 98
+}
+
+// formsOf reads the names of forms; none are all that are worth trying.
+func formsOf(names string) []namespaces.Form {
+	var out []namespaces.Form
+	for name := range strings.FieldsSeq(names) {
+		out = append(out, map[string]namespaces.Form{
+			"root": namespaces.AsRoot, "all": namespaces.AllIDs, "sub": namespaces.SubordinateIDs, "one": namespaces.OneID,
+		}[name])
+	}
+	if out == nil {
+		return namespaces.Forms()
+	}
+	return out
+}
+
+// trial fails in the forms that TEST_REFUSE names.
+func trial() error {
+	maps, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return err
+	}
+	if text := os.Getenv("TEST_REFUSE"); text != "" && strings.Contains(strings.Join(strings.Fields(string(maps)), " "), text) {
+		return &sandbox.UnsupportedError{What: "refused " + text, Fix: "ask for it"}
+	}
+	return nil
+}
+
+// playPlace shows where it is, and what it may do there.
+func playPlace(in *namespaces.Place) int {
+	fmt.Println("form:", in.Form)
+	fmt.Println("more ids:", in.MoreIDs)
+	for _, id := range []int{0, 1, 1000, 65535} {
+		f, err := os.CreateTemp("", "")
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		fmt.Println("chown", id, os.Chown(f.Name(), id, id) == nil)
+		fmt.Println("remove", os.Remove(f.Name()) == nil)
+	}
+	var status unix.Stat_t
+	fmt.Println("mount", unix.Mount("tmpfs", os.TempDir(), "tmpfs", 0, "") == nil, unix.Stat("/proc/self", &status) == nil, status.Uid)
+	death := 0
+	if err := unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&death)), 0, 0, 0); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println("dies with", syscall.Signal(death))
+	return playRunIn(os.Getenv("TEST_ROOT"))
+}
+
+// playRunIn runs a script as root, and as a user, in a root that is ours.
+func playRunIn(root string) int {
+	for _, user := range []string{"", "app", "70000"} {
+		p := shell(root, "id -u; id -g; head -c 0 /dev/null && echo a device; ls -d /proc/self/fd; echo >/tmp/$(id -u)")
+		p.User, p.Stdout, p.Stderr = user, os.Stdout, os.Stdout
+		if err := newRunner().Run(context.Background(), p); err != nil {
+			missing, _ := errors.AsType[*ids.MissingError](err)
+			fmt.Printf("missing: %v\n", missing)
+		}
+	}
+	return 0
 }
 
 // playEntered shows where it is.

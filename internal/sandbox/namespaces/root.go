@@ -13,6 +13,7 @@ import (
 	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
 
+	"github.com/org/kaniko-multiarch/internal/ids"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 	"github.com/org/kaniko-multiarch/internal/sandbox/stub"
 )
@@ -100,7 +101,7 @@ func writeSource(dir, name string, file *sandbox.File) (*os.File, error) {
 		return nil, err
 	}
 	if err := os.Chown(path, file.UID, file.GID); err != nil {
-		return nil, err
+		return nil, ids.Explain(err, "its owner is %d:%d", file.UID, file.GID)
 	}
 	if err := unix.Chmod(path, file.Mode&0o7777); err != nil {
 		return nil, err

@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/org/kaniko-multiarch/internal/ids"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 	"github.com/org/kaniko-multiarch/internal/sandbox/identity"
 	"github.com/org/kaniko-multiarch/internal/sandbox/process"
@@ -40,7 +41,8 @@ const DefaultGrace = 5 * time.Second
 // Explainer says why the kernel refuses to run a file.
 type Explainer = process.Explainer
 
-// Runner is a sandbox.Runner. It needs CAP_SYS_ADMIN.
+// Runner is a sandbox.Runner. It needs CAP_SYS_ADMIN, which the child of Enter
+// has. What needs an ID that is not there is an *ids.MissingError.
 type Runner struct {
 	explain Explainer
 	grace   time.Duration
@@ -73,7 +75,7 @@ func (r *Runner) Run(ctx context.Context, p sandbox.Process) (err error) {
 	made := stub.Find(root, p.Mounts, p.RemoveStubs)
 	defer func() { err = errors.Join(err, made.Remove()) }()
 	if err := stub.MakeCwd(root, p.Cwd, user); err != nil {
-		return err
+		return ids.Explain(err, "the owner of the working directory %s is %d:%d", p.Cwd, user.UID, user.GID)
 	}
 	s, err := newSpec(root, p, user)
 	if err != nil {
@@ -106,7 +108,7 @@ func (r *Runner) start(ctx context.Context, s *spec, stdout, stderr io.Writer) e
 	cmd := command(s, stdout, stderr)
 	cmd.ExtraFiles = []*os.File{specR, reportW}
 	if err := cmd.Start(); err != nil {
-		return startError(err)
+		return startError(AsRoot, err)
 	}
 	specR.Close()
 	reportW.Close()
@@ -169,28 +171,6 @@ func command(s *spec, stdout, stderr io.Writer) *exec.Cmd {
 			Setsid:     true,
 		},
 	}
-}
-
-func startError(err error) error {
-	switch {
-	case errors.Is(err, unix.EPERM):
-		return &sandbox.UnsupportedError{
-			What: "cannot create namespaces",
-			Fix:  "run as root with CAP_SYS_ADMIN and without a seccomp profile that forbids clone and mount, or use --isolation=inplace in a container",
-		}
-	case errors.Is(err, unix.ENOSPC):
-		return &sandbox.UnsupportedError{
-			What: "cannot create more namespaces",
-			Fix:  "raise the limits in /proc/sys/user/max_*_namespaces",
-		}
-	case errors.Is(err, unix.EINVAL):
-		// QEMU's answer to clone with any of these flags.
-		return &sandbox.UnsupportedError{
-			What: "cannot create namespaces: this program seems to be emulated",
-			Fix:  "use the program for this machine's architecture, or --isolation=inplace in a container",
-		}
-	}
-	return fmt.Errorf("starting a process: %w", err)
 }
 
 func onlyWriter(w io.Writer) io.Writer {

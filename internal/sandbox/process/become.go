@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/org/kaniko-multiarch/internal/ids"
 )
 
 // headSize is how much of a file the parent gets to explain why it does not
@@ -74,7 +76,7 @@ func (s *Spec) setUpStdio() error {
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
 			if err := unix.Fchown(fd, s.UID, -1); err != nil {
-				return err
+				return ids.Explain(err, "the step's user is %d", s.UID)
 			}
 			continue
 		}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"syscall"
 
+	"github.com/org/kaniko-multiarch/internal/ids"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 )
 
@@ -21,6 +23,8 @@ type Report struct {
 	Message string
 	// Fix makes it a *sandbox.UnsupportedError.
 	Fix string
+	// MissingID makes it an *ids.MissingError.
+	MissingID bool
 	// NotRun means that all was ready but the command could not be run; Code is
 	// then its exit code and Head the start of a file that the kernel refused.
 	NotRun bool
@@ -32,11 +36,14 @@ type Report struct {
 func Told(err error) Report {
 	var failed *notRun
 	var unsupported *sandbox.UnsupportedError
+	var id *ids.MissingError
 	switch {
 	case errors.As(err, &failed):
 		return Report{NotRun: true, Message: failed.message, Code: failed.code, Head: failed.head}
 	case errors.As(err, &unsupported):
 		return Report{Message: unsupported.What, Fix: unsupported.Fix}
+	case errors.As(err, &id):
+		return Report{Message: strings.TrimSuffix(err.Error(), id.Error()) + id.What, MissingID: true}
 	}
 	return Report{Message: err.Error()}
 }
@@ -57,6 +64,8 @@ func (r *Report) Err(explain Explainer, stderr io.Writer) error {
 		return nil
 	case !r.NotRun && r.Fix != "":
 		return &sandbox.UnsupportedError{What: r.Message, Fix: r.Fix}
+	case !r.NotRun && r.MissingID:
+		return &ids.MissingError{What: r.Message}
 	case !r.NotRun:
 		return errors.New(r.Message)
 	}

@@ -3,10 +3,14 @@ package process
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/org/kaniko-multiarch/internal/ids"
 )
 
 // defaultCaps are what containerd and BuildKit grant.
@@ -45,14 +49,14 @@ func (s *Spec) dropRights() error {
 		return fmt.Errorf("keeping capabilities: %w", err)
 	}
 	// The functions of package syscall change all threads alike.
-	if err := syscall.Setgroups(s.Groups); err != nil {
-		return fmt.Errorf("setting the groups %v: %w", s.Groups, err)
+	if err := setGroups(s.Groups); err != nil {
+		return fmt.Errorf("setting the groups: %w", ids.Explain(err, "the step's groups are %v", s.Groups))
 	}
 	if err := syscall.Setresgid(s.GID, s.GID, s.GID); err != nil {
-		return fmt.Errorf("becoming group %d: %w", s.GID, err)
+		return fmt.Errorf("becoming group %d: %w", s.GID, ids.Explain(err, "the step's group is %d", s.GID))
 	}
 	if err := syscall.Setresuid(s.UID, s.UID, s.UID); err != nil {
-		return fmt.Errorf("becoming user %d: %w", s.UID, err)
+		return fmt.Errorf("becoming user %d: %w", s.UID, ids.Explain(err, "the step's user is %d", s.UID))
 	}
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("keeping capabilities: %w", err)
@@ -64,6 +68,19 @@ func (s *Spec) dropRights() error {
 		return fmt.Errorf("setting ambient capabilities: %w", err)
 	}
 	return nil
+}
+
+// setGroups sets the supplementary groups. A user namespace with one ID forbids
+// that: there those of the builder stay.
+func setGroups(groups []int) error {
+	err := syscall.Setgroups(groups)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	if may, readErr := os.ReadFile("/proc/self/setgroups"); readErr == nil && strings.HasPrefix(string(may), "deny") {
+		return nil
+	}
+	return err
 }
 
 func permitted() (capSet, error) {
