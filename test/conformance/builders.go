@@ -154,7 +154,10 @@ func importImage(docker, binary string) error {
 }
 
 // buildKit is the oracle: a BuildKit daemon through its client.
-type buildKit struct{ client, address string }
+type buildKit struct {
+	client, address string
+	output          string // more options of the output
+}
 
 func newOracle() (*buildKit, error) {
 	o := &buildKit{client: os.Getenv("KMA_TEST_BUILDCTL"), address: os.Getenv("KMA_TEST_BUILDKIT")}
@@ -162,6 +165,12 @@ func newOracle() (*buildKit, error) {
 		return nil, needs("KMA_TEST_BUILDKIT")
 	}
 	return o, nil
+}
+
+// forBases builds images that BuildKit has to fetch when they are used: with
+// other times they are not what it has still unpacked from their build.
+func (o *buildKit) forBases() *buildKit {
+	return &buildKit{client: o.client, address: o.address, output: ",rewrite-timestamp=true"}
 }
 
 func (o *buildKit) build(ctx context.Context, j job, image string) (string, error) {
@@ -172,7 +181,7 @@ func (o *buildKit) build(ctx context.Context, j job, image string) (string, erro
 		// Or it would pull the front end that a syntax line names: see test/oracle.
 		"--opt", "cmdline=docker/dockerfile:1", "--opt", "platform=" + j.Platform,
 		"--local", "context=" + j.context, "--local", "dockerfile=" + filepath.Dir(j.dockerfile), "--opt", "filename=" + filepath.Base(j.dockerfile),
-		"--output", "type=image,name=" + image + ",push=true,oci-mediatypes=true",
+		"--output", "type=image,name=" + image + ",push=true,oci-mediatypes=true" + o.output,
 	}
 	if j.Target != "" {
 		args = append(args, "--opt", "target="+j.Target)
