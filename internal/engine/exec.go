@@ -82,12 +82,11 @@ func (r *execRun) limits() {
 func (r *execRun) secretEnv() error {
 	for _, s := range r.op.SecretEnv {
 		value, ok := r.Secrets[s.ID]
-		switch {
-		case ok:
-			r.process.Env = append(r.process.Env, s.Name+"="+string(value))
-		case !s.Optional:
+		if !ok && !s.Optional {
 			return &SecretError{ID: s.ID}
 		}
+		// An optional one that is missing is set and empty, as with BuildKit.
+		r.process.Env = append(r.process.Env, s.Name+"="+string(value))
 	}
 	return nil
 }

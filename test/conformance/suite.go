@@ -142,6 +142,10 @@ func (s *suite) one(ctx context.Context, i int) []result {
 	return results
 }
 
+// cacheNamespace is a build argument of the front end's: cache mounts of a case
+// are seen by no other.
+const cacheNamespace = "BUILDKIT_CACHE_MOUNT_NS"
+
 var unfit = regexp.MustCompile("[^a-z0-9]+")
 
 func told(err error) string {
@@ -156,8 +160,7 @@ func (s *suite) job(ctx context.Context, c *Case, repository string) (job, error
 	j := job{
 		Case: c, context: filepath.Join(s.dir, c.Context), dockerfile: filepath.Join(s.dir, c.Dockerfile),
 		images: map[string]string{}, dirs: map[string]string{}, secrets: map[string]string{}, args: map[string]string{
-			// Cache mounts of a build are seen by no other.
-			"BUILDKIT_CACHE_MOUNT_NS": fmt.Sprint(unfit.ReplaceAllString(strings.ToLower(c.Name), "-"), s.since.UnixNano()),
+			cacheNamespace: fmt.Sprint(unfit.ReplaceAllString(strings.ToLower(c.Name), "-"), s.since.UnixNano()),
 		},
 	}
 	for name, dir := range c.Contexts {
