@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -91,6 +92,7 @@ func classify(err error) (code int, hint string) {
 		file      *frontend.Error
 		source    *engine.SourceError
 		late      *local.TimeoutError
+		network   *net.OpError
 	)
 	switch {
 	case errors.Is(err, errInterrupted):
@@ -111,6 +113,8 @@ func classify(err error) (code int, hint string) {
 		return exitUnavailable, ""
 	case errors.As(err, &cannot):
 		return exitEnvironment, ""
+	case errors.As(err, &place) && errors.As(err, &network):
+		return exitUnavailable, "check the address, and HTTPS_PROXY where a proxy leads out"
 	case errors.As(err, &missing):
 		return exitDockerfile, "check the path, and that .dockerignore does not exclude it"
 	case errors.As(err, &platforms), errors.As(err, &owner), errors.As(err, &place), errors.As(err, &source):

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,6 +57,8 @@ func TestReport(t *testing.T) {
 		{"download", step(&engine.SourceError{Err: cause}), 3, ""},
 		{"context", &local.ContextError{Name: "context", Err: cause}, 3, ""},
 
+		{"context_out_of_reach", &local.ContextError{Name: "context", Err: fmt.Errorf("x: %w", &net.OpError{Op: "dial", Err: cause})}, 5, "check the address, and HTTPS_PROXY where a proxy leads out"},
+		{"context_not_there", &local.ContextError{Name: "context", Err: syscall.ENOENT}, 3, ""},
 		{"denied", registry.ErrDenied, 4, ""},
 		{"denied_base", inFile(registry.ErrDenied), 4, ""},
 		{"denied_tag", &merge.TagError{Tag: "x", Err: registry.ErrDenied}, 4, ""},

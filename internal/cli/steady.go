@@ -10,7 +10,7 @@ import (
 // that is in place. Go's libraries read certificates and the time zone when they
 // are first asked for; temporary files go where nobody moves them.
 func steady(stateDir string) error {
-	time.Now().Zone()
+	_, _ = time.Now().Zone()
 	// Without any, the first connection says so.
 	_, _ = x509.SystemCertPool()
 	return os.Setenv("TMPDIR", stateDir)

@@ -80,7 +80,8 @@ func TestBadInput(t *testing.T) {
 		{"unknown_owner", "FROM " + bases + "/busybox:1\nCOPY --chown=nope Dockerfile /\n", []string{"--no-push"}, 3, []string{`user "nope"`, "Dockerfile:2"}},
 		{"git", "FROM scratch\nADD https://example.com/a/b.git /\n", []string{"--no-push"}, 3, []string{"git source"}},
 
-		{"git_context", good, []string{"--no-push", "--context", "git://example.com/x"}, 2, []string{"not supported"}},
+		{"s3_context", good, []string{"--no-push", "--context", "s3://bucket/key.tar.gz"}, 2, []string{"s3://", "not supported", "download"}},
+		{"git_context_out_of_reach", good, []string{"--no-push", "--context", "https://" + closedPort(t) + "/x.git"}, 5, []string{"cloning", "/x.git"}},
 		{"context_name", good, []string{"--no-push", "--build-context", "context=."}, 2, []string{"--build-context context"}},
 		{"add_host", good, []string{"--no-push", "--add-host", "foo"}, 2, []string{`--add-host "foo"`}},
 		{"annotation_of_no_platform", good, []string{"--no-push", "--platform", "linux/amd64", "--annotation", "manifest[linux/s390x]:a=b"}, 2, []string{"linux/s390x, which is not built"}},
