@@ -67,6 +67,10 @@ type buildCommand struct {
 	Parallel  int           `help:"Most steps to run at once."`
 	Timeout   time.Duration `help:"End the build after this time: 30m."`
 	Progress  string        `enum:"auto,plain,tty,json,quiet" default:"auto" help:"auto, plain, tty, json or quiet."`
+
+	// started is called in the process that builds, which may be another one than
+	// the first.
+	started func()
 }
 
 // Run builds. It starts this program again in an isolated process first, so
@@ -80,6 +84,9 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	isolation, err := isolation(ctx, c.Isolation, o.StateDir, c.Force, emulator, debugLog(w, c.Verbose))
 	if err != nil {
 		return err
+	}
+	if c.started != nil {
+		c.started()
 	}
 	if c.StateDir == "" {
 		o.StateDir = isolation.StateDir(o.StateDir)

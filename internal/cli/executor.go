@@ -145,16 +145,20 @@ func (c *executorCommand) Run(ctx context.Context, w *World) error {
 	}
 	c.Verbose = c.Verbose || c.Verbosity == "debug" || c.Verbosity == "trace"
 	log := debugLog(w, c.Verbose)
-	for _, name := range c.ignored {
-		log.Debug("this flag has no meaning in this engine", "flag", "--"+name, "reason", meaningless()[name].reason)
+	explain := func() {
+		for _, name := range c.ignored {
+			log.Debug("this flag has no meaning in this engine", "flag", "--"+name, "reason", meaningless()[name].reason)
+		}
 	}
 	if c.Driver == "ci" {
+		explain()
 		return c.runMerge(ctx, w)
 	}
 	b, err := c.build(w)
 	if err != nil {
 		return err
 	}
+	b.started = explain
 	return b.Run(ctx, w)
 }
 
