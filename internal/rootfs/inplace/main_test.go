@@ -28,6 +28,10 @@ import (
 const inNamespace = "INPLACE_TEST_IN_NAMESPACE"
 
 func TestMain(m *testing.M) {
+	if number := os.Getenv(toWrite); number != "" {
+		writeInATick(number)
+		return
+	}
 	if state := os.Getenv(toBeKilled); state != "" {
 		die(state)
 	}
@@ -111,7 +115,7 @@ type item struct {
 	data string
 }
 
-func makeTar(t *testing.T, items []item) []byte {
+func makeTar(t testing.TB, items []item) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)

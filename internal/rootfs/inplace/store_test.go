@@ -415,38 +415,3 @@ func TestCancelledViewIsMadeAgain(t *testing.T) {
 	cancel()
 	wg.Wait()
 }
-
-// TestNothingIsMissedInATick writes, with size and times as before, right after
-// Work and right before Commit, so that only the ctime can tell.
-func TestNothingIsMissedInATick(t *testing.T) {
-	t.Parallel()
-	s := newStore(t, t.TempDir())
-	layers := []rootfs.Layer{base(t, s, makeTar(t, []item{{"first", tar.TypeReg, "0000"}, {"last", tar.TypeReg, "0000"}}))}
-	times := []unix.Timespec{{Sec: 1000}, {Sec: 1000}}
-	for i := range 1000 {
-		w, err := s.Work(t.Context(), layers)
-		assert.NilError(t, err)
-		// Newer kernels give a file that was looked at a finer ctime; on others
-		// this is what counts.
-		var now unix.Timespec
-		assert.NilError(t, unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now))
-		assert.Assert(t, later(now, w.(*work).tree.newest))
-		// Open before, so that the write itself is the last act.
-		f, err := os.OpenFile(filepath.Join(w.Path(), "first"), os.O_WRONLY, 0)
-		assert.NilError(t, err)
-		last, err := os.OpenFile(filepath.Join(w.Path(), "last"), os.O_WRONLY, 0)
-		assert.NilError(t, err)
-		_, err = fmt.Fprintf(f, "%04d", i+1)
-		assert.NilError(t, err)
-		assert.NilError(t, unix.UtimesNanoAt(unix.AT_FDCWD, f.Name(), times, 0))
-		assert.NilError(t, f.Close())
-		_, err = fmt.Fprintf(last, "%04d", i+1)
-		assert.NilError(t, err)
-		assert.NilError(t, unix.UtimesNanoAt(unix.AT_FDCWD, last.Name(), times, 0))
-		l, err := w.Commit(t.Context())
-		assert.NilError(t, err)
-		assert.NilError(t, last.Close())
-		assert.DeepEqual(t, entries(t, l), []string{"first", "last"})
-		layers = append(layers, l)
-	}
-}

@@ -38,7 +38,7 @@ func (s *Store) Watch(own []string) (done func(context.Context) error, err error
 	w := &watch{own: own}
 	builds := filepath.Dir(s.state.Dir())
 	for dir, busy := range map[string]bool{
-		filepath.Dir(builds): false, builds: true, s.state.Dir(): false,
+		filepath.Dir(builds): true, builds: true, s.state.Dir(): false,
 		s.state.Path("t"): true, s.state.Path("l"): true, s.state.Thing(""): true,
 	} {
 		c, err := newCanary(dir, busy)

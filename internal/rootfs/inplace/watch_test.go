@@ -98,6 +98,8 @@ func TestWatch_commit_meanwhile(t *testing.T) {
 		assert.NilError(t, err)
 		done, err := s.Watch(nil)
 		assert.NilError(t, err)
+		// What others do there without listing it is nothing to us.
+		assert.NilError(t, os.WriteFile(filepath.Join(filepath.Dir(filepath.Dir(s.state.Dir())), "swap.journal"), nil, 0o600))
 		if walks {
 			_, err := os.ReadDir(s.state.Dir())
 			assert.NilError(t, err)

@@ -40,26 +40,42 @@ func TestRun_moves_mounts(t *testing.T) {
 	}
 }
 
-// A full disk must not keep anything from being put back.
+// A full disk must not keep anything from being put back, on a file system of
+// its own and under an overlay.
 func TestRun_fills_the_disk(t *testing.T) {
 	if inContainer() {
-		t.Skip("needs a root that is not an overlay")
+		t.Skip("needs a small root")
 	}
-	w := plainWorld(t, "size=8m,nr_inodes=300")
-	tree := w.newTree(t)
-	cache := filepath.Join(w.sources(t), "cache")
-	before := w.look(t)
-	p := shell(tree, "dd if=/dev/zero of=/fill bs=4096; cd /tmp; mkdir $(seq 400); exit 3")
-	p.Mounts = []sandbox.Mount{{Dest: "/c", Source: cache}, {Dest: "/token", File: token(0o400)}}
-	_, stderr, err := w.try(p)
-	assert.Equal(t, exitCode(t, err), 3, stderr)
-	assert.Assert(t, strings.Contains(stderr, "dd: error writing '/fill': No space left on device"), stderr)
-	assert.Assert(t, strings.Contains(stderr, "mkdir: can't create directory '400': No space left on device"), stderr)
-	assert.Equal(t, w.look(t), before)
-	assert.DeepEqual(t, list(t, cache), []string{"/old"})
-	assert.NilError(t, os.Remove(filepath.Join(tree, "fill")))
-	assert.NilError(t, os.RemoveAll(filepath.Join(tree, "tmp")))
-	assert.Equal(t, w.run(t, shell(tree, "echo again")), "again\n")
+	for name, newWorld := range map[string]func(*testing.T) *world{
+		"plain":   func(t *testing.T) *world { return plainWorld(t, "size=8m,nr_inodes=300") },
+		"overlay": smallWorld,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			tree := w.newTree(t)
+			cache := filepath.Join(w.sources(t), "cache")
+			before := w.look(t)
+			p := shell(tree, "dd if=/dev/zero of=/fill bs=4096; cd /tmp; mkdir $(seq 400); exit 3")
+			p.Mounts = []sandbox.Mount{{Dest: "/c", Source: cache}, {Dest: "/token", File: token(0o400)}}
+			_, stderr, err := w.try(p)
+			assert.Equal(t, exitCode(t, err), 3, stderr)
+			assert.Assert(t, strings.Contains(stderr, "dd: error writing '/fill': No space left on device"), stderr)
+			assert.Assert(t, strings.Contains(stderr, "mkdir: can't create directory '400': No space left on device"), stderr)
+			assert.Equal(t, w.look(t), before)
+			assert.DeepEqual(t, list(t, cache), []string{"/old"})
+
+			// While there is no room a step says so, and nothing is lost.
+			_, _, err = w.try(shell(tree, "true"))
+			if err != nil {
+				assert.ErrorContains(t, err, "no space left on device")
+			}
+			assert.Equal(t, w.look(t), before)
+			assert.NilError(t, os.Remove(filepath.Join(tree, "fill")))
+			assert.NilError(t, os.RemoveAll(filepath.Join(tree, "tmp")))
+			assert.Equal(t, w.run(t, shell(tree, "echo again")), "again\n")
+			assert.Equal(t, w.look(t), before)
+		})
+	}
 }
 
 // plainWorld is a world whose root is no overlay.
@@ -81,6 +97,19 @@ func plainWorld(t *testing.T, data string) *world {
 	plain.runner, err = inplace.New(context.Background(), plain.options())
 	assert.NilError(t, err)
 	return plain
+}
+
+// smallWorld is a world whose overlay has its upper directory on a small disk.
+func smallWorld(t *testing.T) *world {
+	t.Helper()
+	w := bareWorldIn(t, func(dir string) {
+		assert.NilError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=10m,nr_inodes=400"))
+		t.Cleanup(func() { assert.NilError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	})
+	var err error
+	w.runner, err = inplace.New(context.Background(), w.options())
+	assert.NilError(t, err)
+	return w
 }
 
 func TestNew_refuses(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -33,7 +34,7 @@ func (e *ReplacedError) Error() string {
 // after an error, so that as much as possible is back; what it could not put
 // back it names. What the process is to blame for it leaves to blame.
 func (j *journal) leave() error {
-	var errs []error
+	errs := []error{release(filepath.Dir(j.Stash))}
 	switch j.Phase {
 	case entering:
 		errs = append(errs, j.withdraw())

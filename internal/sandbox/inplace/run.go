@@ -94,6 +94,9 @@ func (r *Runner) inside(ctx context.Context, begin state, lock *os.File, list mo
 	if err := removeRest(r.opts.StateDir); err != nil {
 		return err
 	}
+	if err := reserve(r.opts.StateDir); err != nil {
+		return err
+	}
 	j, file, err := newJournal(filepath.Join(r.opts.StateDir, journalName), begin)
 	if err != nil {
 		return err
