@@ -130,6 +130,8 @@ func (s *plainStore) CacheDir(key string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
+func (s *plainStore) Spool() (string, error) { return s.dir, nil }
+
 func (s *plainStore) Close() error { return nil }
 
 func (w *plainWork) Path() string { return w.dir }

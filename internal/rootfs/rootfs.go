@@ -26,6 +26,9 @@ type Store interface {
 	// CacheDir returns a directory that outlives the build, made when missing.
 	// The key may be any string.
 	CacheDir(key string) (string, error)
+	// Spool returns a directory for files of this build that are no trees, made
+	// when missing. It goes with the build, killed or not.
+	Spool() (string, error)
 	// Close releases everything that does not outlive the build.
 	Close() error
 }

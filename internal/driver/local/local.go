@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -161,11 +160,10 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	spool, err := os.MkdirTemp(o.StateDir, "spool-")
+	spool, err := store.Spool()
 	if err != nil {
-		return nil, fmt.Errorf("making a directory for layers: %w", err)
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(spool)) }()
 
 	e := &engine.Engine{
 		Store: store, Sandbox: runner, Images: images, Contexts: contexts.engine(),

@@ -71,6 +71,9 @@ func New(stateDir string) (*Store, error) {
 // CacheDir implements rootfs.Store.
 func (s *Store) CacheDir(key string) (string, error) { return s.state.CacheDir(key) }
 
+// Spool implements rootfs.Store.
+func (s *Store) Spool() (string, error) { return s.state.Spool() }
+
 // Close removes all that is this build's own: all trees, and the layers of
 // works.
 func (s *Store) Close() error {

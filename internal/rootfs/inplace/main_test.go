@@ -68,6 +68,9 @@ func die(state string) {
 	go s.Base(context.Background(), digest.FromBytes(content), func(context.Context) (io.ReadCloser, error) {
 		w, err := s.Work(context.Background(), nil)
 		if err == nil {
+			_, err = s.Spool()
+		}
+		if err == nil {
 			err = os.WriteFile(filepath.Join(w.Path(), "half"), nil, 0o600)
 		}
 		if err != nil {

@@ -43,6 +43,12 @@ func TestCloseLeavesWhatOutlivesTheBuild(t *testing.T) {
 	cache, err := s.CacheDir("any / string\x00")
 	assert.NilError(t, err)
 	assert.Equal(t, count(t, filepath.Join(state, "builds")), 1)
+	for range 2 {
+		spool, err := s.Spool()
+		assert.NilError(t, err)
+		assert.Equal(t, filepath.Dir(filepath.Dir(spool)), filepath.Join(state, "builds"))
+		assert.NilError(t, os.WriteFile(filepath.Join(spool, "blob"), nil, 0o600))
+	}
 
 	assert.NilError(t, s.Close())
 	assert.NilError(t, s.Close())

@@ -134,6 +134,9 @@ func Probe(stateDir string) error {
 // CacheDir implements rootfs.Store.
 func (s *Store) CacheDir(key string) (string, error) { return s.state.CacheDir(key) }
 
+// Spool implements rootfs.Store.
+func (s *Store) Spool() (string, error) { return s.state.Spool() }
+
 // Close unmounts and removes all that is this build's own: works and views
 // that were not ended, and the layers of works.
 func (s *Store) Close() error { return s.state.Close() }

@@ -148,6 +148,15 @@ func (s *State) CacheDir(key string) (string, error) {
 	return dir, os.Chmod(dir, 0o755)
 }
 
+// Spool is that of rootfs.Store.
+func (s *State) Spool() (string, error) {
+	dir := s.Path("spool")
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", fmt.Errorf("making a directory for layers: %w", err)
+	}
+	return dir, nil
+}
+
 // Close removes all that is this build's own, after everything that Hold keeps
 // was released.
 func (s *State) Close() error {
