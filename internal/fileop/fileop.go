@@ -11,7 +11,6 @@ package fileop
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -45,12 +44,6 @@ func Apply(ctx context.Context, dst, src string, change graph.FileChange, tree T
 		return Mkfile(dst, do, owner)
 	case *graph.Mkdir:
 		owner, err := ResolveOwner(do.Owner, tree)
-		var unknown *UnknownOwnerError
-		if errors.As(err, &unknown) {
-			// WORKDIR takes its owner from USER, which may name somebody that
-			// only a later step or the runtime knows. BuildKit uses root.
-			owner, err = nil, nil
-		}
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"syscall"
 
@@ -26,23 +27,22 @@ const (
 // graph.Identity.Input.
 type Tree func(input int) (dir string, err error)
 
-// UnknownOwnerError is the name of a user or group that its tree does not have.
-// BuildKit would silently use root instead.
+// UnknownOwnerError is the name of a user or group where there is no tree to look
+// it up in: in an image of nothing.
 type UnknownOwnerError struct {
 	// Kind is "user" or "group".
 	Kind string
 	Name string
-	// File is where the name should have been.
-	File string
 }
 
 func (e *UnknownOwnerError) Error() string {
-	return fmt.Sprintf("%s %q is not in %s: create it in an earlier step or give a number", e.Kind, e.Name, e.File)
+	return fmt.Sprintf("%s %q: the image has no files, so no names: give a number", e.Kind, e.Name)
 }
 
 // ResolveOwner turns o into numbers. A user without a group brings its own
 // group: that of /etc/passwd for a name, the same number for a number. A nil o
-// gives nil. The error is an *UnknownOwnerError for a name that does not exist.
+// gives nil. As with BuildKit, a name that the tree does not have is root, or for a
+// group that of the user; that is rarely meant, so it is not silent.
 func ResolveOwner(o *graph.Owner, tree Tree) (*ID, error) {
 	if o == nil {
 		return nil, nil
@@ -58,20 +58,24 @@ func ResolveOwner(o *graph.Owner, tree Tree) (*ID, error) {
 			id = found
 		}
 	}
-	if g := o.Group; g != nil {
+	switch g := o.Group; {
+	case g == nil:
+	case g.Name == "":
 		id.GID = g.ID
-		if g.Name != "" {
-			gid, err := lookupGroup(g, tree)
-			if err != nil {
-				return nil, err
-			}
-			id.GID = gid
+	default:
+		gid, err := lookupGroup(g, tree, id.GID)
+		if err != nil {
+			return nil, err
 		}
+		id.GID = gid
 	}
 	return &id, nil
 }
 
 func lookupUser(who *graph.Identity, tree Tree) (ID, error) {
+	if who.Input == graph.None {
+		return ID{}, &UnknownOwnerError{Kind: "user", Name: who.Name}
+	}
 	f, err := openUserFile(tree, who.Input, passwdFile)
 	if err != nil {
 		return ID{}, fmt.Errorf("looking up user %q: %w", who.Name, err)
@@ -82,12 +86,16 @@ func lookupUser(who *graph.Identity, tree Tree) (ID, error) {
 		return ID{}, fmt.Errorf("looking up user %q in %s: %w", who.Name, passwdFile, err)
 	}
 	if len(users) == 0 {
-		return ID{}, &UnknownOwnerError{Kind: "user", Name: who.Name, File: passwdFile}
+		slog.Warn("the image has no such user: its files belong to root", "user", who.Name, "file", passwdFile)
+		return ID{}, nil
 	}
 	return ID{UID: users[0].Uid, GID: users[0].Gid}, nil
 }
 
-func lookupGroup(who *graph.Identity, tree Tree) (int, error) {
+func lookupGroup(who *graph.Identity, tree Tree, otherwise int) (int, error) {
+	if who.Input == graph.None {
+		return 0, &UnknownOwnerError{Kind: "group", Name: who.Name}
+	}
 	f, err := openUserFile(tree, who.Input, groupFile)
 	if err != nil {
 		return 0, fmt.Errorf("looking up group %q: %w", who.Name, err)
@@ -98,7 +106,8 @@ func lookupGroup(who *graph.Identity, tree Tree) (int, error) {
 		return 0, fmt.Errorf("looking up group %q in %s: %w", who.Name, groupFile, err)
 	}
 	if len(groups) == 0 {
-		return 0, &UnknownOwnerError{Kind: "group", Name: who.Name, File: groupFile}
+		slog.Warn("the image has no such group: its files keep that of the user", "group", who.Name, "gid", otherwise, "file", groupFile)
+		return otherwise, nil
 	}
 	return groups[0].Gid, nil
 }
@@ -108,9 +117,6 @@ func lookupGroup(who *graph.Identity, tree Tree) (int, error) {
 // fifo that blocks, or a device that is the host's.
 func openUserFile(tree Tree, input int, name string) (io.ReadCloser, error) {
 	empty := io.NopCloser(eof{})
-	if input == graph.None {
-		return empty, nil
-	}
 	root, err := tree(input)
 	if err != nil {
 		return nil, err

@@ -42,13 +42,14 @@ func TestResolveOwner(t *testing.T) {
 		"user_and_group_name":        {user: name("app", 0), group: name("staff", 0), want: ID{1000, 50}},
 		"user_id_group_name":         {user: id(3), group: name("staff", 0), want: ID{3, 50}},
 		"links_stay_inside":          {user: name("app", 1), group: name("staff", 1), want: ID{7, 9}},
-		"unknown_user":               {user: name("nobody", 0), err: `user "nobody" is not in /etc/passwd: create it`},
-		"unknown_group":              {user: id(1), group: name("nogroup", 0), err: `group "nogroup" is not in /etc/group`},
-		"no_files":                   {user: name("app", 5), err: `user "app" is not in /etc/passwd`},
-		"etc_is_a_file":              {user: name("app", 2), err: `user "app" is not in /etc/passwd`},
+		"unknown_user":               {user: name("nobody", 0), want: ID{}},
+		"unknown_group":              {user: name("app", 0), group: name("nogroup", 0), want: ID{1000, 2000}},
+		"no_files":                   {user: name("app", 5), group: name("staff", 5), want: ID{}},
+		"etc_is_a_file":              {user: name("app", 2), want: ID{}},
 		"passwd_is_a_directory":      {user: name("app", 3), err: "/etc/passwd is not a regular file"},
 		"passwd_is_a_loop":           {user: name("app", 4), err: "too many links"},
-		"empty_tree":                 {user: name("app", graph.None), err: `user "app" is not in /etc/passwd`},
+		"empty_tree":                 {user: name("app", graph.None), err: `user "app": the image has no files`},
+		"empty_tree_group":           {group: name("app", graph.None), err: `group "app": the image has no files`},
 		"input_fails":                {user: name("app", 99), err: "boom"},
 	} {
 		t.Run(n, func(t *testing.T) {
@@ -70,7 +71,7 @@ func TestResolveOwner(t *testing.T) {
 	})
 	t.Run("typed", func(t *testing.T) {
 		t.Parallel()
-		_, err := ResolveOwner(&graph.Owner{User: name("nobody", 0)}, lookup)
+		_, err := ResolveOwner(&graph.Owner{User: name("nobody", graph.None)}, lookup)
 		unknown, ok := errors.AsType[*UnknownOwnerError](err)
 		assert.Assert(t, ok)
 		assert.Equal(t, unknown.Name, "nobody")

@@ -50,7 +50,7 @@ func (j *copyJob) unpack(ctx context.Context, name string) (bool, error) {
 		return false, err
 	}
 	defer r.Close()
-	opts := layer.UnpackOptions{BestEffortXattrs: true}
+	opts := layer.UnpackOptions{BestEffortXattrs: true, Dangling: true}
 	if j.owner != nil {
 		opts.Chown = &layer.Owner{UID: j.owner.UID, GID: j.owner.GID}
 	}

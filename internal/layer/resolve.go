@@ -27,11 +27,11 @@ func (d *directory) entry(name string) string { return path.Join(d.path, name) }
 
 // openDirectory opens the directory name as a process would whose "/" is root:
 // neither ".." nor a symbolic link leads out. Missing directories are made by
-// mkdir; a nil mkdir makes them an error.
+// mkdir, which is told whether a link leads there; a nil mkdir makes them an error.
 //
 // openat2(2) with RESOLVE_IN_ROOT would do the first part; walking works where
 // it is not allowed as well, and is needed to make directories behind links.
-func openDirectory(root int, name string, mkdir func(parent *directory, name string) error) (_ *directory, err error) {
+func openDirectory(root int, name string, mkdir func(parent *directory, name string, linked bool) error) (_ *directory, err error) {
 	top, err := openStep(root, ".")
 	if err != nil {
 		return nil, err
@@ -44,10 +44,14 @@ func openDirectory(root int, name string, mkdir func(parent *directory, name str
 	}()
 
 	links := 0
+	// ofLinks is how many of the steps ahead are links' targets'.
+	ofLinks := 0
 	rest := strings.Split(name, "/")
 	for len(rest) > 0 {
 		step := rest[0]
 		rest = rest[1:]
+		linked := ofLinks > 0
+		ofLinks = max(0, ofLinks-1)
 		here := above[len(above)-1]
 		switch step {
 		case "", ".":
@@ -62,7 +66,7 @@ func openDirectory(root int, name string, mkdir func(parent *directory, name str
 
 		fd, err := openStep(here.fd, step)
 		if errors.Is(err, unix.ENOENT) && mkdir != nil {
-			if err := mkdir(here, step); err != nil {
+			if err := mkdir(here, step, linked); err != nil {
 				return nil, err
 			}
 			fd, err = openStep(here.fd, step)
@@ -88,7 +92,9 @@ func openDirectory(root int, name string, mkdir func(parent *directory, name str
 			}
 			above = above[:1]
 		}
-		rest = append(strings.Split(target, "/"), rest...)
+		steps := strings.Split(target, "/")
+		ofLinks += len(steps)
+		rest = append(steps, rest...)
 	}
 
 	last := above[len(above)-1]

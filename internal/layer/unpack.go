@@ -22,6 +22,9 @@ type UnpackOptions struct {
 	// unpacked and before the times of directories are set. When it is nil,
 	// names that start with .wh. are like any other.
 	Whiteout func(Whiteout) error
+	// Dangling makes an entry behind a link that leads nowhere an error. Otherwise
+	// the link's target is made.
+	Dangling bool
 	// Chown is the owner of all entries instead of the archive's.
 	Chown *Owner
 	// Xattr renames or drops extended attributes; nil keeps them as they are.
@@ -183,7 +186,10 @@ func (u *unpacker) directory(name string, mtime time.Time) (*directory, error) {
 		return u.parent, nil
 	}
 	u.forget()
-	dir, err := openDirectory(u.root, name, func(parent *directory, name string) error {
+	dir, err := openDirectory(u.root, name, func(parent *directory, name string, linked bool) error {
+		if linked && u.opts.Dangling {
+			return &os.PathError{Op: "open", Path: parent.entry(name), Err: unix.ENOENT}
+		}
 		if err := unix.Mkdirat(parent.fd, name, 0o700); err != nil {
 			return err
 		}

@@ -413,3 +413,29 @@ func FuzzUnpack(f *testing.F) {
 		assert.Equal(t, string(data), "x")
 	})
 }
+
+// With Dangling a link to nowhere is that; links to directories go on to work.
+func TestUnpackDangling(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		items []item
+		want  []string
+	}{
+		"dangling":        {[]item{{"l", tar.TypeSymlink, "/nowhere"}, {"l/f", tar.TypeReg, "1"}}, nil},
+		"dangling_below":  {[]item{{"l", tar.TypeSymlink, "a/b"}, {"l/c/f", tar.TypeReg, "1"}}, nil},
+		"to_a_directory":  {[]item{{"a", tar.TypeDir, ""}, {"l", tar.TypeSymlink, "a"}, {"l/f", tar.TypeReg, "1"}}, []string{"a/", "a/f=1", "l->a"}},
+		"below_directory": {[]item{{"a", tar.TypeDir, ""}, {"l", tar.TypeSymlink, "/a"}, {"l/b/f", tar.TypeReg, "1"}}, []string{"a/", "a/b/", "a/b/f=1", "l->/a"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			err := Unpack(t.Context(), bytes.NewReader(archive(t, tc.items)), root, UnpackOptions{Dangling: true})
+			if tc.want == nil {
+				assert.ErrorContains(t, err, "no such file or directory")
+				return
+			}
+			assert.NilError(t, err)
+			assert.DeepEqual(t, show(t, root), tc.want)
+		})
+	}
+}
