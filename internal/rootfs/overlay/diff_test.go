@@ -224,8 +224,9 @@ func TestXattrsNamedAsOverlays(t *testing.T) {
 	t.Parallel()
 	needTools(t, "setfattr")
 	s := newStore(t, t.TempDir())
-	scratch := step(t, s, nil, "mkdir d; setfattr -n trusted.overlay.opaque -v y d; setfattr -n user.overlay.x -v 1 d")
-	want := map[string]string{"SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.user.overlay.x": "1"}
+	opaque := s.naming.opaque()
+	scratch := step(t, s, nil, "mkdir d; setfattr -n "+opaque+" -v y d; setfattr -n user.overlay.x -v 1 d")
+	want := map[string]string{"SCHILY.xattr." + opaque: "y", "SCHILY.xattr.user.overlay.x": "1"}
 	below := base(t, s, makeTar(t, []item{{"d/", tar.TypeDir, ""}, {"d/f", tar.TypeReg, "1"}}))
 	// A layer that says "opaque" does not hide anything.
 	pulled := base(t, s, layerTar(t, scratch))
@@ -235,13 +236,13 @@ func TestXattrsNamedAsOverlays(t *testing.T) {
 	for _, l := range []rootfs.Layer{scratch, pulled} {
 		v, err := s.View(t.Context(), []rootfs.Layer{l})
 		assert.NilError(t, err)
-		value, err := getXattr(filepath.Join(v.Path(), "d"), asRoot.opaque())
+		value, err := getXattr(filepath.Join(v.Path(), "d"), opaque)
 		assert.NilError(t, err)
 		assert.Equal(t, string(value), "y")
 		assert.NilError(t, v.Release())
 	}
-	above := step(t, s, []rootfs.Layer{below, pulled}, "chmod 700 d; [ $(getfattr --only-values -n trusted.overlay.opaque d) = y ]")
-	onTop := step(t, s, []rootfs.Layer{below}, "chmod 700 d; setfattr -n trusted.overlay.opaque -v y d; setfattr -n user.overlay.x -v 1 d")
+	above := step(t, s, []rootfs.Layer{below, pulled}, "chmod 700 d; [ $(getfattr --only-values -n "+opaque+" d) = y ]")
+	onTop := step(t, s, []rootfs.Layer{below}, "chmod 700 d; setfattr -n "+opaque+" -v y d; setfattr -n user.overlay.x -v 1 d")
 	for _, l := range []rootfs.Layer{scratch, above, onTop} {
 		hdr, err := tar.NewReader(bytes.NewReader(layerTar(t, l))).Next()
 		assert.NilError(t, err)

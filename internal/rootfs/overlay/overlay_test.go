@@ -83,6 +83,9 @@ func newStore(t *testing.T, state string) *Store {
 	return s
 }
 
+// root is where s has its files: the state directory, or one of the map of IDs.
+func root(s *Store) string { return filepath.Dir(filepath.Dir(s.state.Dir())) }
+
 // item is an entry of a layer; data is the content or the target.
 type item struct {
 	name string
@@ -222,7 +225,7 @@ func TestCloseLeavesWhatOutlivesTheBuild(t *testing.T) {
 	assert.ErrorIs(t, err, os.ErrNotExist)
 	_, err = os.Stat(cache)
 	assert.NilError(t, err)
-	layers, err := os.ReadDir(filepath.Join(state, "layers"))
+	layers, err := os.ReadDir(filepath.Join(root(s), "layers"))
 	assert.NilError(t, err)
 	assert.Equal(t, len(layers), 1)
 	_, err = s.Work(t.Context(), nil)
@@ -240,9 +243,9 @@ func TestNewRemovesKilledBuilds(t *testing.T) {
 	state := t.TempDir()
 	alive := newStore(t, state)
 	// What a killed build leaves: nobody holds its lock. Its layer was half done.
-	dead := filepath.Join(state, "builds", "dead")
-	part := filepath.Join(state, "layers", strings.Repeat("0", 64)+".part")
-	busy := filepath.Join(state, "layers", strings.Repeat("1", 64)+".part")
+	dead := filepath.Join(root(alive), "builds", "dead")
+	part := filepath.Join(root(alive), "layers", strings.Repeat("0", 64)+".part")
+	busy := filepath.Join(root(alive), "layers", strings.Repeat("1", 64)+".part")
 	for _, dir := range []string{dead + "/w/1/u", dead + "/m", part, busy} {
 		assert.NilError(t, os.MkdirAll(dir, 0o755))
 	}
@@ -264,7 +267,7 @@ func TestNewRemovesKilledBuilds(t *testing.T) {
 func TestNewAfterAKill(t *testing.T) {
 	t.Parallel()
 	state := t.TempDir()
-	newStore(t, state)
+	first := newStore(t, state)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), toBeKilled+"="+state)
 	cmd.Stderr = os.Stderr
@@ -276,7 +279,7 @@ func TestNewAfterAKill(t *testing.T) {
 	_, err = io.ReadFull(out, make([]byte, len("ready\n")))
 	assert.NilError(t, err)
 	count := func(dir string) int {
-		names, err := os.ReadDir(filepath.Join(state, dir))
+		names, err := os.ReadDir(filepath.Join(root(first), dir))
 		assert.NilError(t, err)
 		return len(names)
 	}
@@ -331,7 +334,7 @@ func TestBaseIsSharedAndChecked(t *testing.T) {
 	assert.ErrorContains(t, err, "no network")
 	_, err = s.Base(t.Context(), "sha256:../../x", opener(data))
 	assert.ErrorContains(t, err, "diff ID")
-	left, err := os.ReadDir(filepath.Join(state, "layers"))
+	left, err := os.ReadDir(filepath.Join(root(s), "layers"))
 	assert.NilError(t, err)
 	assert.Equal(t, len(left), 1)
 }
