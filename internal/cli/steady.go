@@ -2,6 +2,8 @@ package cli
 
 import (
 	"crypto/x509"
+	"fmt"
+	"io"
 	"os"
 	"time"
 )
@@ -10,7 +12,7 @@ import (
 // that is in place. Go's libraries read certificates and the time zone when they
 // are first asked for; temporary files go where nobody moves them.
 func steady(stateDir string) error {
-	_, _ = time.Now().Zone()
+	fmt.Fprint(io.Discard, time.Now()) // reads the time zone
 	// Without any, the first connection says so.
 	_, _ = x509.SystemCertPool()
 	return os.Setenv("TMPDIR", stateDir)
