@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -93,6 +94,7 @@ func runExecutor(ctx context.Context, args []string, w World) int {
 	if len(args) > 0 && args[0] == "version" {
 		return report(w, versionCommand{}.Run(&w))
 	}
+	startIn("/", "/workspace")
 	c := &executorCommand{}
 	exited := -1
 	parser, err := kong.New(c,
@@ -124,6 +126,15 @@ func runExecutor(ctx context.Context, args []string, w World) int {
 		}
 	}
 	return reportStep(w, c.Run(ctx, &w))
+}
+
+// startIn goes to the working directory of kaniko's image, where relative paths
+// are meant to start, unless the container was given another one. Ours has none:
+// it would be a directory of the image, which a build in place cannot move away.
+func startIn(given, dir string) {
+	if here, err := os.Getwd(); err == nil && here == given {
+		_ = os.Chdir(dir) // not there, nothing relative to it either
+	}
 }
 
 // reportStep is report, but the code of a failed step is its own.

@@ -56,7 +56,7 @@ var debugImage = sync.OnceValues(func() (string, error) {
 		_, writeErr := w.Write(data)
 		err = errors.Join(err, writeErr)
 	}
-	for _, dir := range []string{"kaniko/", "kaniko/.docker/", "busybox/", "workspace/"} {
+	for _, dir := range []string{"kaniko/", "kaniko/.docker/", "busybox/"} {
 		add(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755}, nil)
 	}
 	add(&tar.Header{Name: "kaniko/kaniko-multiarch", Mode: 0o755}, program)
@@ -70,7 +70,7 @@ var debugImage = sync.OnceValues(func() (string, error) {
 	}
 	const name = "kaniko-multiarch:test-debug"
 	cmd := exec.Command(os.Getenv("KMA_TEST_DOCKER"), "import",
-		"-c", `ENTRYPOINT ["/kaniko/executor"]`, "-c", "WORKDIR /workspace",
+		"-c", `ENTRYPOINT ["/kaniko/executor"]`,
 		"-c", "ENV HOME=/root USER=root PATH=/kaniko:/busybox SSL_CERT_DIR=/kaniko/ssl/certs DOCKER_CONFIG=/kaniko/.docker/", "-", name)
 	cmd.Stdin = &root
 	if out, err := cmd.CombinedOutput(); err != nil {
