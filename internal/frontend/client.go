@@ -19,7 +19,6 @@ import (
 	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/apicaps"
-	acpb "github.com/moby/buildkit/util/apicaps/pb"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	fstypes "github.com/tonistiigi/fsutil/types"
@@ -61,13 +60,10 @@ func (g *gateway) BuildOpts() client.BuildOpts {
 	}
 }
 
-// supported is what our engine can do. What is missing here the front end
-// refuses or writes in another way.
-func supported() apicaps.CapSet {
-	return pb.Caps.CapSet(slices.DeleteFunc(pb.Caps.All(), func(c *acpb.APICap) bool {
-		return apicaps.CapID(c.ID) == pb.CapExecMetaCDI
-	}))
-}
+// supported is everything: without a capability the front end passes over what
+// needs it, or writes it in another way. What our engine cannot do is refused when
+// the graph is made.
+func supported() apicaps.CapSet { return pb.Caps.CapSet(pb.Caps.All()) }
 
 func (g *gateway) Solve(ctx context.Context, req client.SolveRequest) (*client.Result, error) {
 	if req.Frontend != "" {

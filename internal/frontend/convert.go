@@ -3,7 +3,6 @@ package frontend
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -221,6 +220,9 @@ func convertPlatform(p *pb.Platform) *ocispecs.Platform {
 }
 
 func convertOp(op *pb.Op) (graph.Op, error) {
+	if err := refuseUnknown(op.ProtoReflect()); err != nil {
+		return nil, err
+	}
 	switch v := op.Op.(type) {
 	case *pb.Op_Source:
 		return convertSource(v.Source)
@@ -231,15 +233,24 @@ func convertOp(op *pb.Op) (graph.Op, error) {
 	case *pb.Op_Merge:
 		return &graph.Merge{}, nil
 	}
-	return nil, fmt.Errorf("operation %T is not supported", op.Op)
+	return nil, fmt.Errorf("operation %s is not supported: no Dockerfile of the built-in syntax has it", strings.TrimPrefix(fmt.Sprintf("%T", op.Op), "*pb.Op_"))
 }
 
 func convertSource(s *pb.SourceOp) (graph.Op, error) {
 	scheme, rest, _ := strings.Cut(s.Identifier, "://")
 	switch scheme {
 	case "docker-image":
+		// There is no other place than the registry, so every mode is the same.
+		if err := refuseAttributes(s.Identifier, s.Attrs, pb.AttrImageResolveMode); err != nil {
+			return nil, err
+		}
 		return &graph.ImageSource{Ref: rest}, nil
 	case "local":
+		if err := refuseAttributes(s.Identifier, s.Attrs, pb.AttrIncludePatterns, pb.AttrExcludePatterns, pb.AttrFollowPaths,
+			// How a client sends files: there is none.
+			pb.AttrLocalSessionID, pb.AttrLocalUniqueID, pb.AttrSharedKeyHint, pb.AttrLocalDiffer); err != nil {
+			return nil, err
+		}
 		l := &graph.LocalSource{Name: rest}
 		for attr, list := range map[string]*[]string{
 			pb.AttrIncludePatterns: &l.Include,
@@ -254,10 +265,8 @@ func convertSource(s *pb.SourceOp) (graph.Op, error) {
 		}
 		return l, nil
 	case "http", "https":
-		for _, attr := range slices.Sorted(maps.Keys(s.Attrs)) {
-			if attr != pb.AttrHTTPChecksum && attr != pb.AttrHTTPFilename {
-				return nil, fmt.Errorf("%s: attribute %s is not supported", s.Identifier, attr)
-			}
+		if err := refuseAttributes(s.Identifier, s.Attrs, pb.AttrHTTPChecksum, pb.AttrHTTPFilename); err != nil {
+			return nil, err
 		}
 		return &graph.HTTPSource{
 			URL:      s.Identifier,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -187,8 +188,10 @@ func (s *suite) job(ctx context.Context, c *Case, repository string) (job, error
 	}
 	for name, file := range c.BaseFiles {
 		base := j
-		base.Case = &Case{Name: c.Name, Platform: c.Platform}
-		base.args = map[string]string{"SOURCE_DATE_EPOCH": fmt.Sprint(contextTime.Unix())}
+		file, target, _ := strings.Cut(file, "#")
+		base.Case = &Case{Name: c.Name, Platform: c.Platform, Target: target}
+		base.args = maps.Clone(j.args)
+		base.args["SOURCE_DATE_EPOCH"] = fmt.Sprint(contextTime.Unix())
 		base.dockerfile = filepath.Join(s.dir, file)
 		image := repository + "-base:" + unfit.ReplaceAllString(strings.ToLower(name), "-")
 		if output, err := s.oracle.forBases().build(ctx, base, image); err != nil {

@@ -41,7 +41,7 @@ type Case struct {
 	// Contexts are named contexts: directories of the suite.
 	Contexts map[string]string `json:"contexts"`
 	// BaseFiles are Dockerfiles of images that BuildKit builds first, by the name
-	// that the Dockerfile knows them under.
+	// that the Dockerfile knows them under. A "#STAGE" behind one is its target.
 	BaseFiles map[string]string `json:"baseFiles"`
 	// Serve makes the context a web site; the build argument HTTP is its address.
 	Serve bool `json:"serve"`
