@@ -27,7 +27,18 @@ type Options struct {
 	BuildArgs map[string]string
 	Labels    map[string]string
 	Secrets   []Secret
-	AddHosts  []string
+	// SSH are agents that steps and git may use.
+	SSH []SSH
+	// AddHosts are HOST=IP.
+	AddHosts []string
+	// Network is that of steps that name none: default, host or none.
+	Network string
+	// Ulimits are NAME=SOFT[:HARD].
+	Ulimits []string
+	// ShmSize is that of /dev/shm in bytes; 0 is the default.
+	ShmSize int64
+	// AllowInsecure lets steps ask for --security=insecure.
+	AllowInsecure bool
 	// NoCache forbids the use of earlier results for all stages, NoCacheFilter
 	// for those that it names.
 	NoCache       bool
@@ -133,6 +144,13 @@ type ClientCert struct{ Cert, Key string }
 
 // Secret is where the value of a secret comes from: a file or a variable.
 type Secret struct{ ID, File, Env string }
+
+// SSH is an agent: the socket of one, or files of keys. Without paths it is the
+// one that SSH_AUTH_SOCK names.
+type SSH struct {
+	ID    string
+	Paths []string
+}
 
 // Retry says how often and how patiently a request is tried again. Zero values
 // mean the defaults, a negative Count not at all.

@@ -34,7 +34,6 @@ type buildCommand struct {
 	Annotation    []string `sep:"none" help:"[PLACE:]NAME=VALUE of an annotation; PLACE is index, manifest or manifest-descriptor, with an optional [PLATFORM]."`
 	Secret        []string `sep:"none" help:"id=NAME,src=FILE or id=NAME,env=VARIABLE."`
 	BuildContext  []string `sep:"none" help:"NAME=DIRECTORY or NAME=docker-image://REF."`
-	AddHost       []string `sep:"none" help:"HOST:IP for /etc/hosts of the steps."`
 	NoCache       bool     `help:"Use no earlier result."`
 	NoCacheFilter []string `sep:"none" help:"Stages that use no earlier result."`
 	Reproducible  bool     `help:"Limit all times to SOURCE_DATE_EPOCH, or to 1970 without it."`
@@ -60,6 +59,7 @@ type buildCommand struct {
 	DigestFile        string `help:"File for the digest of what was built."`
 	MetadataFile      string `help:"File for a JSON description of what was built."`
 
+	stepFlags
 	registryFlags
 	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`
 	Isolation string        `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated: namespaces, as root or in a user namespace, or inplace in a container without rights; auto takes what works."`
@@ -104,12 +104,16 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return err
 	}
+	agents, err := openAgents(o.SSH, w.Getenv)
+	if err != nil {
+		return err
+	}
 	display, err := progress.New(progress.Options{Out: w.Stderr, Mode: progress.Mode(c.Progress), Redact: secrets.Values()})
 	if err != nil {
 		return usagef("--progress: %w", err)
 	}
 	driver := &local.Driver{
-		Isolation: isolation, Registry: client, Progress: display, Secrets: secrets,
+		Isolation: isolation, Registry: client, Progress: display, Secrets: secrets, Agents: agents,
 		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now, Stdin: w.Stdin,
 	}
 	result, err := driver.Build(ctx, o)
@@ -150,8 +154,8 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		Context: c.Context, ContextSubPath: c.ContextSubPath, Dockerfile: c.Dockerfile, Platforms: splitList(c.Platform), Target: c.Target,
 		Destinations: splitList(c.Destination), Image: c.Image, PushByDigest: c.PushByDigest,
 		NoPush: c.NoPush || !c.Push, PublishIndex: c.PublishIndex, OCIMode: c.OCIMode,
-		Annotations: splitLines(c.Annotation), AddHosts: splitLines(c.AddHost),
-		NoCache: c.NoCache, NoCacheFilter: splitList(c.NoCacheFilter), Reproducible: c.Reproducible,
+		Annotations: splitLines(c.Annotation),
+		NoCache:     c.NoCache, NoCacheFilter: splitList(c.NoCacheFilter), Reproducible: c.Reproducible,
 		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,
 		Compression: c.Compression, CompressionLevel: c.CompressionLevel, OCILayout: c.OCILayoutPath, Tar: c.TarPath,
 		NameDigestFile: c.NameDigestFile, NameTagDigestFile: c.NameTagDigestFile,
@@ -159,10 +163,8 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		IgnoreImmutableTags: c.IgnoreImmutable, RequireNative: c.RequireNativeNodes, SkipPushCheck: c.SkipPushCheck,
 		StateDir: c.StateDir, Parallel: c.Parallel, Timeout: c.Timeout,
 	}
-	for _, h := range o.AddHosts {
-		if !strings.ContainsAny(h, ":=") {
-			return o, usagef("--add-host %q: want HOST:IP", h)
-		}
+	if err := c.stepFlags.options(&o); err != nil {
+		return o, err
 	}
 	if c.Parallel < 0 || c.Timeout < 0 {
 		return o, usagef("--parallel and --timeout cannot be negative")

@@ -88,6 +88,7 @@ func classify(err error) (code int, hint string) {
 		owner     *fileop.UnknownOwnerError
 		platforms *registry.PlatformError
 		secret    *engine.SecretError
+		agent     *engine.AgentError
 		place     *local.ContextError
 		file      *frontend.Error
 		source    *engine.SourceError
@@ -101,7 +102,7 @@ func classify(err error) (code int, hint string) {
 		return exitStep, ""
 	case errors.Is(err, buildcontext.ErrUnsupported):
 		return exitUsage, ""
-	case errors.As(err, &badFlag), errors.As(err, &badInput), errors.As(err, &badMerge), errors.As(err, &secret):
+	case errors.As(err, &badFlag), errors.As(err, &badInput), errors.As(err, &badMerge), errors.As(err, &secret), errors.As(err, &agent):
 		return exitUsage, ""
 	case errors.As(err, &verify):
 		return exitVerify, ""

@@ -41,6 +41,8 @@ type Engine struct {
 	Download Downloader
 	// Secrets are the values of the secrets by their ID.
 	Secrets map[string][]byte
+	// Agents are the SSH agents of the build; nil means none.
+	Agents Agents
 	// Compression is for the layers of this build.
 	Compression layer.Compression
 	// SpoolDir keeps compressed layers until the build ends.
@@ -86,6 +88,14 @@ type Downloader interface {
 	// bytes received so far and in all (0: unknown). It returns the server's
 	// Content-Disposition and Last-Modified, each of which may be zero.
 	Download(ctx context.Context, url string, f *os.File, report func(received, total int64)) (disposition string, modified time.Time, err error)
+}
+
+// Agents serve SSH agents.
+type Agents interface {
+	Has(id string) bool
+	// Serve answers for an agent at a new socket in the directory dir until stop
+	// is called.
+	Serve(id, dir string) (socket string, stop func() error, err error)
 }
 
 // Cache finds and keeps layers by the key of the vertex that made them. It is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -40,6 +41,7 @@ func (b *build) exec(ctx context.Context, v *graph.Vertex, op *graph.Exec) (_ []
 		Cwd:         op.Cwd,
 		User:        op.User,
 		Hostname:    op.Hostname,
+		Insecure:    op.Insecure,
 		RemoveStubs: op.RemoveStubs,
 		Stdout:      stdout,
 		Stderr:      stderr,
@@ -111,7 +113,7 @@ func (r *execRun) mount(ctx context.Context, i int, m graph.Mount) error {
 	case graph.MountSecret:
 		return r.secret(m)
 	case graph.MountSSH:
-		return nil // the front end lets optional ones through only
+		return r.agent(m)
 	}
 	return fmt.Errorf("mount type %d is not supported", m.Type)
 }
@@ -165,6 +167,41 @@ func (r *execRun) secret(m graph.Mount) error {
 		Data: value, Mode: m.Secret.Mode, UID: m.Secret.UID, GID: m.Secret.GID,
 	}})
 	return nil
+}
+
+// agent gives the step a socket of an SSH agent. It lives as long as the step.
+func (r *execRun) agent(m graph.Mount) error {
+	if r.Agents == nil || !r.Agents.Has(m.Secret.ID) {
+		if m.Secret.Optional {
+			return nil
+		}
+		return &AgentError{ID: m.Secret.ID}
+	}
+	dir, err := os.MkdirTemp(r.SpoolDir, "ssh-")
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, func() error { return os.RemoveAll(dir) })
+	socket, stop, err := r.Agents.Serve(m.Secret.ID, dir)
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, stop)
+	if err := os.Chown(socket, m.Secret.UID, m.Secret.GID); err != nil {
+		return err
+	}
+	if err := os.Chmod(socket, fs.FileMode(m.Secret.Mode).Perm()); err != nil {
+		return err
+	}
+	r.add(sandbox.Mount{Dest: m.Dest, Source: socket, ReadOnly: true})
+	return nil
+}
+
+// AgentError is a step that wants an SSH agent which the build was not given.
+type AgentError struct{ ID string }
+
+func (e *AgentError) Error() string {
+	return fmt.Sprintf("ssh agent %q is required and was not given: add --ssh %s, which takes the agent of SSH_AUTH_SOCK, or --ssh %s=KEYFILE", e.ID, e.ID, e.ID)
 }
 
 // within resolves a path inside a tree, symbolic links included. It must exist.

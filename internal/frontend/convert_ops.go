@@ -1,7 +1,7 @@
 package frontend
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,9 +16,6 @@ func convertExec(e *pb.ExecOp) (graph.Op, error) {
 	if len(e.CdiDevices) > 0 {
 		return nil, fmt.Errorf("device %s is not supported: a build step has no devices", e.CdiDevices[0].Name)
 	}
-	if e.Security == pb.SecurityMode_INSECURE {
-		return nil, errors.New("RUN --security=insecure is not supported: remove it, a step has the default capabilities")
-	}
 	m := e.Meta
 	x := &graph.Exec{
 		Args:        m.Args,
@@ -26,6 +23,7 @@ func convertExec(e *pb.ExecOp) (graph.Op, error) {
 		Cwd:         m.Cwd,
 		User:        m.User,
 		Hostname:    m.Hostname,
+		Insecure:    e.Security == pb.SecurityMode_INSECURE,
 		RemoveStubs: m.RemoveMountStubsRecursive,
 		ProxyEnv:    proxyEnv(m.ProxyEnv),
 	}
@@ -77,9 +75,6 @@ func convertMount(m *pb.Mount) (graph.Mount, error) {
 	if !ok {
 		return graph.Mount{}, fmt.Errorf("mount type %s of %s is not supported", m.MountType, m.Dest)
 	}
-	if kind == graph.MountSSH && !m.GetSSHOpt().GetOptional() {
-		return graph.Mount{}, errors.New("RUN --mount=type=ssh is not supported: pass the key with --secret and RUN --mount=type=secret")
-	}
 	out := graph.Mount{
 		Type:      kind,
 		Input:     int(m.Input),
@@ -100,7 +95,7 @@ func convertMount(m *pb.Mount) (graph.Mount, error) {
 		out.Secret = graph.Secret{ID: s.ID, UID: int(s.Uid), GID: int(s.Gid), Mode: s.Mode, Optional: s.Optional}
 	}
 	if s := m.SSHOpt; s != nil {
-		out.Secret = graph.Secret{ID: s.ID, UID: int(s.Uid), GID: int(s.Gid), Mode: s.Mode, Optional: s.Optional}
+		out.Secret = graph.Secret{ID: cmp.Or(s.ID, "default"), UID: int(s.Uid), GID: int(s.Gid), Mode: s.Mode, Optional: s.Optional}
 	}
 	return out, nil
 }

@@ -8,6 +8,7 @@ package frontend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -59,7 +60,17 @@ type Options struct {
 	// NoCacheFilter.
 	NoCache       bool
 	NoCacheFilter []string
-	AddHosts      []string
+	// AddHosts are HOST=IP.
+	AddHosts []string
+	// Network is that of steps that name none: default, host, none; empty is
+	// default.
+	Network string
+	// Ulimits are NAME=SOFT[:HARD].
+	Ulimits []string
+	// ShmSize is that of /dev/shm in bytes; 0 is the default.
+	ShmSize int64
+	// AllowInsecure lets steps ask for --security=insecure.
+	AllowInsecure bool
 	Images        Images
 }
 
@@ -116,8 +127,21 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 		}
 	}
 	out.Graph = b.finish()
+	if err := o.entitled(out.Graph); err != nil {
+		return nil, err
+	}
 	out.Warnings = c.warnings()
 	return out, nil
+}
+
+// entitled refuses steps that ask for more than the user allowed.
+func (o *Options) entitled(g *graph.Graph) error {
+	for _, v := range g.Vertices {
+		if x, ok := v.Op.(*graph.Exec); ok && x.Insecure && !o.AllowInsecure {
+			return &Error{File: v.Location.File, Line: v.Location.Start, Err: errors.New("RUN --security=insecure is not allowed: add --allow security.insecure if you trust this Dockerfile with the rights of the builder")}
+		}
+	}
+	return nil
 }
 
 // displayName maps the name of a file as the front end knows it to the one that
@@ -165,6 +189,15 @@ func (o *Options) attributes() map[string]string {
 	}
 	if len(o.AddHosts) > 0 {
 		attrs["add-hosts"] = strings.Join(o.AddHosts, ",")
+	}
+	if o.Network != "" && o.Network != "default" {
+		attrs["force-network-mode"] = o.Network
+	}
+	if len(o.Ulimits) > 0 {
+		attrs["ulimit"] = strings.Join(o.Ulimits, ",")
+	}
+	if o.ShmSize > 0 {
+		attrs["shm-size"] = strconv.FormatInt(o.ShmSize, 10)
 	}
 	maps.DeleteFunc(attrs, func(k, v string) bool { return v == "" && k != "no-cache" && !strings.Contains(k, ":") })
 	return attrs

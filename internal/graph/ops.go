@@ -47,8 +47,10 @@ type Exec struct {
 	ExtraHosts []HostIP
 	Ulimits    []Ulimit
 	Network    Network
-	Mounts     []Mount
-	SecretEnv  []SecretEnv
+	// Insecure runs with all rights that the builder has.
+	Insecure  bool `json:",omitempty"`
+	Mounts    []Mount
+	SecretEnv []SecretEnv
 	// RemoveStubs removes the directories made for mount points, too, not just
 	// their last element.
 	RemoveStubs bool

@@ -156,6 +156,7 @@ func (c *contexts) frontend(o build.Options, platforms []ocispecs.Platform, imag
 		Contexts: dirs, NamedImages: c.images, Platforms: platforms,
 		BuildArgs: o.BuildArgs, Labels: o.Labels, Target: o.Target,
 		NoCache: o.NoCache, NoCacheFilter: o.NoCacheFilter, AddHosts: o.AddHosts,
+		Network: o.Network, Ulimits: o.Ulimits, ShmSize: o.ShmSize, AllowInsecure: o.AllowInsecure,
 		Images: images,
 	}
 }

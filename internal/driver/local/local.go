@@ -37,7 +37,9 @@ type Driver struct {
 	Isolation Isolation
 	Registry  *registry.Client
 	// Secrets are those of the options; see ReadSecrets.
-	Secrets  Secrets
+	Secrets Secrets
+	// Agents are the SSH agents of the options; nil means none.
+	Agents   engine.Agents
 	Progress progress.Reporter
 	// Emulation returns an error that says the fix when steps of p cannot run
 	// here.
@@ -167,7 +169,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 
 	e := &engine.Engine{
 		Store: store, Sandbox: runner, Images: images, Contexts: contexts.engine(),
-		Progress: d.Progress, Download: newDownloader(o.Registries.Retry), Secrets: d.Secrets,
+		Progress: d.Progress, Download: newDownloader(o.Registries.Retry), Secrets: d.Secrets, Agents: d.Agents,
 		SpoolDir: spool, Parallel: o.Parallel, Now: d.Now, RewriteTimes: o.Reproducible,
 		Compression: compression,
 		Epoch:       epoch(o, loaded.Epoch), Annotations: target.manifestAnnotations,

@@ -176,10 +176,19 @@ func (s *swap) bind(ctx context.Context, b *binding, m sandbox.Mount, dir, made 
 			return err
 		}
 	}
+	if isSocket(m.Source) {
+		// Another name of the same socket: who connects reaches who listens.
+		return os.Link(m.Source, b.At)
+	}
 	if dir {
 		return copyDir(ctx, m.Source, b.At)
 	}
 	return copyFile(m.Source, b.At)
+}
+
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&os.ModeSocket != 0
 }
 
 // mountPoint makes what is missing. made tells that it was.
