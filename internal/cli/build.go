@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -60,6 +61,7 @@ type buildCommand struct {
 	MetadataFile      string `help:"File for a JSON description of what was built."`
 
 	stepFlags
+	checkFlags
 	registryFlags
 	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`
 	Isolation string        `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated: namespaces, as root or in a user namespace, or inplace in a container without rights; auto takes what works."`
@@ -76,6 +78,13 @@ type buildCommand struct {
 // Run builds. It starts this program again in an isolated process first, so
 // that nothing is left when it ends.
 func (c *buildCommand) Run(ctx context.Context, w *World) error {
+	request, asJSON, err := c.method()
+	if err != nil {
+		return err
+	}
+	if request != "" {
+		return c.ask(ctx, w, request, asJSON)
+	}
 	o, err := c.options(w)
 	if err != nil {
 		return err
@@ -124,9 +133,22 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 		err = fmt.Errorf("showing the progress: %w", closeErr)
 	}
 	if err = withFix(isolation, err); err != nil {
+		annotateError(&World{Stderr: redactor{w.Stderr, secrets.Values()}, LookupEnv: w.LookupEnv}, err)
 		return &redactedError{err: err, text: progress.Redact(err.Error(), secrets.Values())}
 	}
+	annotateWarnings(w, result.Warnings)
 	return printResult(w, result)
+}
+
+// redactor writes text without secrets.
+type redactor struct {
+	w       io.Writer
+	secrets []string
+}
+
+func (r redactor) Write(p []byte) (int, error) {
+	_, err := io.WriteString(r.w, progress.Redact(string(p), r.secrets))
+	return len(p), err
 }
 
 // redactedError is an error without secrets in its text: that of a failed step

@@ -79,6 +79,7 @@ func report(w World, err error) int {
 func classify(err error) (code int, hint string) {
 	var (
 		badFlag   *usage
+		found     *foundError
 		badInput  *local.InputError
 		badMerge  *merge.UsageError
 		verify    *merge.VerifyError
@@ -118,7 +119,7 @@ func classify(err error) (code int, hint string) {
 		return exitUnavailable, "check the address, and HTTPS_PROXY where a proxy leads out"
 	case errors.As(err, &missing):
 		return exitDockerfile, "check the path, and that .dockerignore does not exclude it"
-	case errors.As(err, &platforms), errors.As(err, &owner), errors.As(err, &place), errors.As(err, &source):
+	case errors.As(err, &platforms), errors.As(err, &owner), errors.As(err, &place), errors.As(err, &source), errors.As(err, &found):
 		return exitDockerfile, ""
 	case errors.Is(err, registry.ErrNotFound):
 		return exitDockerfile, "check the image's name and tag"

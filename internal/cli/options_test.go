@@ -42,7 +42,7 @@ func buildFlags() map[string]string {
 // besides are the flags of build that say nothing about what is built.
 func besides() []string {
 	return []string{
-		"help", "isolation", "force", "progress", "verbose",
+		"help", "check", "call", "isolation", "force", "progress", "verbose",
 	}
 }
 

@@ -154,6 +154,8 @@ func (g *gateway) Warn(_ context.Context, _ digest.Digest, msg string, opts clie
 	}
 	if len(opts.Range) > 0 {
 		w.Line = int(opts.Range[0].Start.Line)
+		// The line stands before the text when it is shown.
+		w.Text = strings.TrimSuffix(w.Text, fmt.Sprintf(" (line %d)", w.Line))
 	}
 	for _, d := range opts.Detail {
 		w.Detail += string(d)

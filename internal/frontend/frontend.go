@@ -93,12 +93,12 @@ type Result struct {
 
 // Load reads the Dockerfile and everything that its graph depends on, which is
 // ignore files and the configs of base images. The error is an *Error when the
-// Dockerfile is wrong.
+// Dockerfile is wrong; the result then has the warnings.
 func Load(ctx context.Context, o Options) (*Result, error) {
 	c := newClient(o)
 	res, err := builder.Build(ctx, c)
 	if err != nil {
-		return nil, locate(err, o)
+		return &Result{Warnings: c.warnings()}, locate(err, o)
 	}
 	b := &graphBuilder{file: o.displayName, vertices: map[digest.Digest]*graph.Vertex{}}
 	out := &Result{}

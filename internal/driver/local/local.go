@@ -68,6 +68,8 @@ type Result struct {
 	Rows    []progress.ImageRow
 	// Pushed is false when nothing was sent.
 	Pushed bool
+	// Warnings are those of the Dockerfile's checks.
+	Warnings []progress.Warning
 	// Image is the repository that the digest is in; empty without one.
 	Image string
 }
@@ -137,11 +139,15 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 
 	images := newBaseImages(d.Registry)
 	loaded, err := frontend.Load(ctx, contexts.frontend(o, platforms, images))
+	var warnings []progress.Warning
+	if loaded != nil {
+		for _, w := range loaded.Warnings {
+			d.Progress.Warn(progress.Warning(w))
+			warnings = append(warnings, progress.Warning(w))
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("loading the Dockerfile: %w", err)
-	}
-	for _, w := range loaded.Warnings {
-		d.Progress.Warn(progress.Warning(w))
 	}
 	emulated, err := d.checkEmulation(loaded.Graph)
 	if err != nil {
@@ -193,7 +199,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		return nil, err
 	}
 
-	result := &Result{Pushed: !o.NoPush, Image: target.repository.Name()}
+	result := &Result{Warnings: warnings, Pushed: !o.NoPush, Image: target.repository.Name()}
 	if target.none() {
 		result.Image = ""
 	}

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/frontend"
+	"github.com/org/kaniko-multiarch/internal/progress"
+)
+
+// annotate shows something at its line in GitHub's view of a change. Elsewhere
+// it does nothing. The form is that of GitHub's workflow commands.
+func annotate(w *World, level, file string, line int, title, text string) {
+	if w.Getenv("GITHUB_ACTIONS") != "true" || line <= 0 {
+		return
+	}
+	data := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
+	property := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
+	if title != "" {
+		title = ",title=" + property.Replace(title)
+	}
+	fmt.Fprintf(w.Stderr, "::%s file=%s,line=%d%s::%s\n",
+		level, property.Replace(inWorkspace(w, file)), line, title, data.Replace(text))
+}
+
+// inWorkspace is a file's path below the checkout, which is what GitHub knows.
+func inWorkspace(w *World, file string) string {
+	workspace := w.Getenv("GITHUB_WORKSPACE")
+	if workspace == "" {
+		return file
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return file
+	}
+	rel, err := filepath.Rel(workspace, abs)
+	if err != nil || !filepath.IsLocal(rel) {
+		return file
+	}
+	return rel
+}
+
+// annotateWarnings shows the warnings of a build, whose text starts with the
+// name of a check.
+func annotateWarnings(w *World, list []progress.Warning) {
+	for _, warning := range list {
+		rule, text, ok := strings.Cut(warning.Text, ": ")
+		if !ok || strings.ContainsAny(rule, " \t") {
+			rule, text = "", warning.Text
+		}
+		annotate(w, "warning", warning.File, warning.Line, rule, text)
+	}
+}
+
+// annotateError shows an error that has a place in the Dockerfile.
+func annotateError(w *World, err error) {
+	var (
+		at   *frontend.Error
+		step *engine.StepError
+	)
+	switch {
+	case errors.As(err, &at):
+		annotate(w, "error", at.File, at.Line, "", at.Err.Error())
+	case errors.As(err, &step):
+		annotate(w, "error", step.Location.File, step.Location.Start, "", step.Name+": "+step.Err.Error())
+	}
+}
