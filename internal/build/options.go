@@ -62,6 +62,8 @@ type Options struct {
 
 	// Reproducible limits all times to SOURCE_DATE_EPOCH, or to 0 without it.
 	Reproducible bool
+	// RewriteTimestamp limits all times to SOURCE_DATE_EPOCH, if that is set.
+	RewriteTimestamp bool
 	// SourceDateEpoch is in seconds since 1970; nil when it is not set.
 	SourceDateEpoch *int64
 
@@ -79,6 +81,8 @@ type Options struct {
 	// OCILayout is a directory for an OCI image layout of the result, Tar a file
 	// for one that `docker load` reads.
 	OCILayout, Tar string
+	// Outputs are further places for the result.
+	Outputs []Output
 	// NameDigestFile and NameTagDigestFile get a line for each destination:
 	// repo@digest, repo:tag@digest.
 	NameDigestFile, NameTagDigestFile string
@@ -141,6 +145,23 @@ type Registries struct {
 
 // ClientCert are the files of a certificate and its key.
 type ClientCert struct{ Cert, Key string }
+
+// Output is a place for the result besides a registry.
+type Output struct {
+	// Type is oci, docker, tar (the files of the image) or local (the same in a
+	// directory).
+	Type string
+	// Dest is a file or a directory, "-" standard output. Empty, with docker, is
+	// the Docker engine.
+	Dest string
+	// Names are what the image is called there; empty means as the destinations.
+	Names []string
+	// Directory makes a directory of type oci, not a tar.
+	Directory bool
+	// Split puts each platform into a directory of its own; nil does so where
+	// there are several.
+	Split *bool
+}
 
 // Secret is where the value of a secret comes from: a file or a variable.
 type Secret struct{ ID, File, Env string }

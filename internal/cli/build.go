@@ -25,7 +25,7 @@ type buildCommand struct {
 	Destination    []string `short:"d" sep:"none" help:"Names to publish: REPO:TAG. Without a tag, push by digest."`
 	Image          string   `help:"Repository to push to by digest, moving no tag."`
 	PushByDigest   bool     `help:"Push to the destinations' repository by digest, moving no tag."`
-	Push           bool     `default:"true" help:"Push what is built (--push=false is --no-push)."`
+	Push           *bool    `help:"Push what is built; without --output that is the default (--push=false is --no-push)."`
 	NoPush         bool     `help:"Build everything, push nothing."`
 	PublishIndex   bool     `help:"Publish an index even for one platform."`
 
@@ -62,6 +62,7 @@ type buildCommand struct {
 
 	stepFlags
 	checkFlags
+	outputFlags
 	registryFlags
 	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`
 	Isolation string        `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated: namespaces, as root or in a user namespace, or inplace in a container without rights; auto takes what works."`
@@ -87,6 +88,9 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	}
 	o, err := c.options(w)
 	if err != nil {
+		return err
+	}
+	if err := checkStdout(o, w.Stdout); err != nil {
 		return err
 	}
 	emulator := emulation.New(w.Getenv)
@@ -123,7 +127,7 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	}
 	driver := &local.Driver{
 		Isolation: isolation, Registry: client, Progress: display, Secrets: secrets, Agents: agents,
-		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now, Stdin: w.Stdin,
+		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now, Stdin: w.Stdin, Stdout: w.Stdout,
 	}
 	result, err := driver.Build(ctx, o)
 	if err == nil {
@@ -137,6 +141,9 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 		return &redactedError{err: err, text: progress.Redact(err.Error(), secrets.Values())}
 	}
 	annotateWarnings(w, result.Warnings)
+	if toStdout(o) {
+		return nil
+	}
 	return printResult(w, result)
 }
 
@@ -175,7 +182,7 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 	o := build.Options{
 		Context: c.Context, ContextSubPath: c.ContextSubPath, Dockerfile: c.Dockerfile, Platforms: splitList(c.Platform), Target: c.Target,
 		Destinations: splitList(c.Destination), Image: c.Image, PushByDigest: c.PushByDigest,
-		NoPush: c.NoPush || !c.Push, PublishIndex: c.PublishIndex, OCIMode: c.OCIMode,
+		NoPush: c.NoPush || c.Push != nil && !*c.Push, PublishIndex: c.PublishIndex, OCIMode: c.OCIMode,
 		Annotations: splitLines(c.Annotation),
 		NoCache:     c.NoCache, NoCacheFilter: splitList(c.NoCacheFilter), Reproducible: c.Reproducible,
 		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,
@@ -186,6 +193,9 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		StateDir: c.StateDir, Parallel: c.Parallel, Timeout: c.Timeout,
 	}
 	if err := c.stepFlags.options(&o); err != nil {
+		return o, err
+	}
+	if err := c.outputFlags.options(&o, c.Push != nil && *c.Push); err != nil {
 		return o, err
 	}
 	if c.Parallel < 0 || c.Timeout < 0 {

@@ -60,7 +60,7 @@ func (c *buildCommand) ask(ctx context.Context, w *World, request string, asJSON
 	if err != nil {
 		return err
 	}
-	client, err := c.client(w)
+	client, err := newClient(w, o.Registries, c.Verbose)
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ var aliases = map[string]string{
 	"--tags": "--destination", "--tag": "--destination", "--file": "--dockerfile",
 	"--platforms": "--platform", "--labels": "--label", "--annotations": "--annotation",
 	"--build-args": "--build-arg", "--build-contexts": "--build-context", "--secrets": "--secret",
-	"--add-hosts": "--add-host",
+	"--add-hosts": "--add-host", "--outputs": "--output",
 }
 
 type versionCommand struct{}

@@ -182,7 +182,7 @@ func (c *executorCommand) build(w *World) (*buildCommand, error) {
 	}
 	b := &buildCommand{
 		Context: c.Context, ContextSubPath: c.ContextSubPath, Git: c.Git, Dockerfile: c.Dockerfile, Platform: c.Platform, Destination: slices.Clone(c.Destination),
-		Push: true, NoPush: noPush, PublishIndex: c.PublishIndex, BuildArg: c.BuildArg, Label: c.Label,
+		NoPush: noPush, PublishIndex: c.PublishIndex, BuildArg: c.BuildArg, Label: c.Label,
 		Annotation: slices.Clone(c.Annotation), Secret: c.Secret, Reproducible: c.Reproducible, OCIMode: c.OCIMode,
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, NameDigestFile: c.NameDigest, NameTagDigestFile: c.NameTagDigest,
 		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,

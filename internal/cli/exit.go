@@ -9,6 +9,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
+	"github.com/org/kaniko-multiarch/internal/docker"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/fileop"
@@ -95,6 +96,7 @@ func classify(err error) (code int, hint string) {
 		source    *engine.SourceError
 		late      *local.TimeoutError
 		network   *net.OpError
+		absent    *docker.UnreachableError
 	)
 	switch {
 	case errors.Is(err, errInterrupted):
@@ -113,7 +115,7 @@ func classify(err error) (code int, hint string) {
 		return exitDenied, ""
 	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrRejected), errors.Is(err, registry.ErrCorrupt):
 		return exitUnavailable, ""
-	case errors.As(err, &cannot):
+	case errors.As(err, &cannot), errors.As(err, &absent):
 		return exitEnvironment, ""
 	case errors.As(err, &place) && errors.As(err, &network):
 		return exitUnavailable, "check the address, and HTTPS_PROXY where a proxy leads out"

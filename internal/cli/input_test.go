@@ -18,7 +18,7 @@ func TestInputs(t *testing.T) {
 	contextDir := text(func(c *buildCommand) string { return c.Context })
 	destination := func(g *grammar) any { return splitList(g.Build.Destination) }
 	buildArg := func(g *grammar) any { return g.Build.BuildArg }
-	push := func(g *grammar) any { return g.Build.Push }
+	push := func(g *grammar) any { return g.Build.Push == nil || *g.Build.Push }
 	retries := func(g *grammar) any { return g.Build.PushRetry }
 	for _, tc := range []struct {
 		name string

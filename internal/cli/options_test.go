@@ -34,6 +34,7 @@ func buildFlags() map[string]string {
 		"registry-client-cert": "r=c,k", "insecure": "true", "insecure-pull": "true", "skip-tls-verify": "true", "skip-push-permission-check": "true",
 		"skip-tls-verify-pull": "true", "skip-tls-verify-registry": "h", "credential-helpers": "env",
 		"push-ignore-immutable-tag-errors": "true", "require-native-nodes": "true",
+		"output": "type=oci,dest=f,tar=false,name=a:1,rewrite-timestamp=true\ntype=tar,dest=g,platform-split=true", "load": "true",
 		"ssh": "a=/key", "network": "none", "allow": "security.insecure", "ulimit": "nofile=1", "shm-size": "1m",
 		"image-name-with-digest-file": "n", "image-name-tag-with-digest-file": "nt",
 	}

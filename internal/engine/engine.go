@@ -35,6 +35,8 @@ type Engine struct {
 	Contexts map[string]Context
 	// Publisher gets layers and images; nil keeps them here.
 	Publisher Publisher
+	// Files gets the file trees of the images; nil means that nobody wants them.
+	Files Files
 	// Cache has layers of earlier builds; nil means none.
 	Cache    Cache
 	Progress progress.Reporter

@@ -18,6 +18,9 @@ import (
 func (b *build) export(ctx context.Context) error {
 	b.startExport()
 	err := b.exportImages(ctx)
+	if err == nil {
+		err = b.exportFiles(ctx)
+	}
 	b.Progress.Done(exportID, false, err)
 	return err
 }

@@ -6,7 +6,7 @@
 package output
 
 import (
-	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,8 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -32,7 +32,8 @@ type Layers interface {
 }
 
 // Layout writes images into an OCI image layout (image-spec, image-layout.md).
-// It is an engine.Publisher. Finish makes what it wrote visible.
+// It is an engine.Publisher. WriteTo and the methods for tars show what it
+// has.
 type Layout struct {
 	dir    string
 	layers Layers
@@ -107,57 +108,57 @@ func (l *Layout) Image(_ context.Context, img *engine.Image) error {
 	return nil
 }
 
-// Finish writes the index of the layout, which has one entry for each image.
-// name is a tag for readers that look for one; it may be empty.
-func (l *Layout) Finish(name string) error {
-	index := ocispecs.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageIndex}
-	for _, img := range l.sorted() {
-		d := img.Descriptor
-		if name != "" {
-			d.Annotations = map[string]string{ocispecs.AnnotationRefName: name}
-		}
-		index.Manifests = append(index.Manifests, d)
-	}
-	if err := l.json(ocispecs.ImageIndexFile, index); err != nil {
-		return err
-	}
-	return l.json(ocispecs.ImageLayoutFile, ocispecs.ImageLayout{Version: ocispecs.ImageLayoutVersion})
+// Final is what is known of an image once it is finished.
+type Final struct {
+	// Names are full references with a tag. A reader finds the image by the name
+	// or by the tag.
+	Names []string
+	// Index is the index of the images, of type IndexType. Without one each
+	// image stands for itself.
+	Index     []byte
+	IndexType string
 }
 
-// MoveTo moves what Finish made into another directory, which is made when
-// missing. The index comes last; blobs that are there already are kept.
-func (l *Layout) MoveTo(dir string) error {
-	return errors.Join(
-		moveAll(filepath.Join(l.dir, ocispecs.ImageBlobsDir, "sha256"), filepath.Join(dir, ocispecs.ImageBlobsDir, "sha256")),
-		moveAll(l.dir, dir),
-	)
-}
-
-// moveAll moves the regular files of a directory.
-func moveAll(from, to string) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
-	}
+// WriteTo makes dir, which is made when missing, an OCI image layout whose index
+// leads to f.Index, or to the image. The index comes last; blobs that are there
+// already are kept.
+func (l *Layout) WriteTo(dir string, f Final) error {
+	to := &Layout{dir: dir}
+	from := filepath.Dir(l.blob(digest.FromString("")))
 	list, err := os.ReadDir(from)
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(filepath.Join(dir, ocispecs.ImageBlobsDir, "sha256"), 0o755); err != nil {
+		return err
+	}
 	for _, e := range list {
-		if !e.Type().IsRegular() {
-			continue
+		if err := place(filepath.Join(from, e.Name()), to.blob(digest.NewDigestFromEncoded(digest.SHA256, e.Name()))); err != nil {
+			return err
 		}
-		if err := move(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+	}
+	if f.Index != nil {
+		if err := to.write(digest.FromBytes(f.Index), bytes.NewReader(f.Index)); err != nil {
+			return err
+		}
+	}
+	files, err := l.index(f)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{ocispecs.ImageLayoutFile, ocispecs.ImageIndexFile} {
+		if err := WriteFile(filepath.Join(dir, name), files[name]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// move renames, or copies to another file system.
-func move(from, to string) error {
-	err := os.Rename(from, to)
-	if !errors.Is(err, syscall.EXDEV) {
-		return err
+// place makes a link to a file, or a copy on another file system.
+func place(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || errors.Is(err, os.ErrExist) {
+		return nil
 	}
 	r, err := os.Open(from)
 	if err != nil {
@@ -176,86 +177,49 @@ func move(from, to string) error {
 	return os.Rename(w.Name(), to)
 }
 
+// containerdName is the annotation that containerd and Docker take an image's
+// name from.
+const containerdName = "io.containerd.image.name"
+
+// index returns the files that make a directory of blobs a layout.
+func (l *Layout) index(f Final) (map[string][]byte, error) {
+	var roots []ocispecs.Descriptor
+	for _, img := range l.sorted() {
+		roots = append(roots, img.Descriptor)
+	}
+	if f.Index != nil {
+		roots = []ocispecs.Descriptor{{MediaType: f.IndexType, Digest: digest.FromBytes(f.Index), Size: int64(len(f.Index))}}
+	}
+	index := ocispecs.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageIndex}
+	for _, root := range roots {
+		for _, name := range f.Names {
+			d := root
+			tag := name[strings.LastIndexByte(name, ':')+1:]
+			d.Annotations = map[string]string{ocispecs.AnnotationRefName: tag, containerdName: name}
+			index.Manifests = append(index.Manifests, d)
+		}
+		if len(f.Names) == 0 {
+			index.Manifests = append(index.Manifests, root)
+		}
+	}
+	out := map[string][]byte{}
+	for name, v := range map[string]any{
+		ocispecs.ImageIndexFile:  index,
+		ocispecs.ImageLayoutFile: ocispecs.ImageLayout{Version: ocispecs.ImageLayoutVersion},
+	} {
+		data, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = data
+	}
+	return out, nil
+}
+
 func (l *Layout) sorted() []*engine.Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	list := slices.Clone(l.images)
 	slices.SortFunc(list, func(a, b *engine.Image) int { return platform.Compare(a.Platform, b.Platform) })
 	return list
-}
-
-func (l *Layout) json(name string, v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(l.dir, name), data, 0o644)
-}
-
-// dockerManifest is an entry of manifest.json, which `docker load` reads.
-type dockerManifest struct {
-	Config   string
-	RepoTags []string
-	Layers   []string
-}
-
-// Tar writes the layout as one tar, with what `docker load` needs beside it.
-// That wants a single image. Finish must have been called.
-func (l *Layout) Tar(w io.Writer, tags []string) error {
-	images := l.sorted()
-	if len(images) != 1 {
-		return fmt.Errorf("a tar for docker holds one image, not %d: build one platform, or write an OCI layout", len(images))
-	}
-	img := images[0]
-	var manifest ocispecs.Manifest
-	if err := json.Unmarshal(img.Manifest, &manifest); err != nil {
-		return err
-	}
-	name := func(d digest.Digest) string {
-		return ocispecs.ImageBlobsDir + "/" + d.Algorithm().String() + "/" + d.Encoded()
-	}
-	docker := dockerManifest{Config: name(manifest.Config.Digest), RepoTags: tags, Layers: []string{}}
-	files := []string{ocispecs.ImageLayoutFile, ocispecs.ImageIndexFile, name(img.Descriptor.Digest), docker.Config}
-	for _, layer := range manifest.Layers {
-		docker.Layers = append(docker.Layers, name(layer.Digest))
-	}
-	files = append(files, docker.Layers...)
-	slices.Sort(files)
-	files = slices.Compact(files) // equal layers are one blob
-	data, err := json.Marshal([]dockerManifest{docker})
-	if err != nil {
-		return err
-	}
-	tw := tar.NewWriter(w)
-	for _, f := range files {
-		if err := addFile(tw, l.dir, f); err != nil {
-			return err
-		}
-	}
-	if err := tw.WriteHeader(&tar.Header{Name: "manifest.json", Mode: 0o644, Size: int64(len(data))}); err != nil {
-		return err
-	}
-	if _, err := tw.Write(data); err != nil {
-		return err
-	}
-	return tw.Close()
-}
-
-// addFile gives every file the same mode and time: the bytes depend on the
-// image alone.
-func addFile(tw *tar.Writer, dir, name string) error {
-	f, err := os.Open(filepath.Join(dir, name))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if err := tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: info.Size()}); err != nil {
-		return err
-	}
-	_, err = io.Copy(tw, f)
-	return err
 }

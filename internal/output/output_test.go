@@ -81,10 +81,16 @@ func TestLayout(t *testing.T) {
 	assert.NilError(t, l.Layer(t.Context(), desc, bytes.NewReader(own), nil))
 	assert.NilError(t, l.Layer(t.Context(), desc, bytes.NewReader(own), nil), "the same layer again")
 	assert.NilError(t, l.Image(t.Context(), img))
-	assert.NilError(t, l.Finish("1"))
+	dest := filepath.Join(t.TempDir(), "made", "dest")
+	assert.NilError(t, l.WriteTo(dest, Final{Names: []string{"a:1"}}))
+	assert.NilError(t, l.WriteTo(dest, Final{Names: []string{"a:1"}}), "the same again")
+	for _, d := range []digest.Digest{desc.Digest, img.Descriptor.Digest, img.ConfigDescriptor.Digest} {
+		_, err := os.Stat((&Layout{dir: dest}).blob(d))
+		assert.Check(t, err)
+	}
 
 	var index ocispecs.Index
-	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	data, err := os.ReadFile(filepath.Join(dest, "index.json"))
 	assert.NilError(t, err)
 	assert.NilError(t, json.Unmarshal(data, &index))
 	assert.Assert(t, is.Len(index.Manifests, 1))
@@ -92,8 +98,8 @@ func TestLayout(t *testing.T) {
 	assert.Check(t, is.Equal(index.Manifests[0].Annotations[ocispecs.AnnotationRefName], "1"))
 
 	var one, two bytes.Buffer
-	assert.NilError(t, l.Tar(&one, []string{"a:1"}))
-	assert.NilError(t, l.Tar(&two, []string{"a:1"}))
+	assert.NilError(t, l.TarDocker(&one, Final{Names: []string{"a:1"}}))
+	assert.NilError(t, l.TarDocker(&two, Final{Names: []string{"a:1"}}))
 	assert.Check(t, bytes.Equal(one.Bytes(), two.Bytes()))
 	names := map[string]string{}
 	tr := tar.NewReader(&one)
@@ -111,8 +117,42 @@ func TestLayout(t *testing.T) {
 	assert.Check(t, is.Equal(names[manifest[0].Layers[1]], "own"))
 	assert.Check(t, is.Equal(names[manifest[0].Config], string(img.Config)))
 
+	assert.Check(t, is.Equal(names["index.json"], string(data)))
+
+	// What is for OCI has no file of Docker's.
+	one.Reset()
+	assert.NilError(t, l.TarOCI(&one, Final{}))
+	assert.Check(t, !bytes.Contains(one.Bytes(), []byte("manifest.json")))
+}
+
+// Several images are found through their index, under each of their names.
+func TestLayout_index(t *testing.T) {
+	t.Parallel()
+	l, err := NewLayout(t.TempDir(), blob(nil))
+	assert.NilError(t, err)
+	assert.NilError(t, l.Image(t.Context(), image(t, "arm64")))
 	assert.NilError(t, l.Image(t.Context(), image(t, "amd64")))
-	assert.ErrorContains(t, l.Tar(io.Discard, nil), "holds one image, not 2")
+	raw := []byte(`{"manifests":[]}`)
+	f := Final{Names: []string{"docker.io/library/a:1", "localhost:5000/a:2"}, Index: raw, IndexType: ocispecs.MediaTypeImageIndex}
+	dest := t.TempDir()
+	assert.NilError(t, l.WriteTo(dest, f))
+	var index ocispecs.Index
+	data, err := os.ReadFile(filepath.Join(dest, "index.json"))
+	assert.NilError(t, err)
+	assert.NilError(t, json.Unmarshal(data, &index))
+	assert.Assert(t, is.Len(index.Manifests, 2))
+	for i, d := range index.Manifests {
+		assert.Check(t, is.Equal(d.Digest, digest.FromBytes(raw)))
+		assert.Check(t, is.Equal(d.Annotations["io.containerd.image.name"], f.Names[i]))
+	}
+	assert.Check(t, is.Equal(index.Manifests[1].Annotations[ocispecs.AnnotationRefName], "2"))
+	stored, err := os.ReadFile((&Layout{dir: dest}).blob(digest.FromBytes(raw)))
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(string(stored), string(raw)))
+	var archive bytes.Buffer
+	assert.NilError(t, l.TarDocker(&archive, f))
+	assert.Check(t, !bytes.Contains(archive.Bytes(), []byte("manifest.json")))
+	assert.Check(t, bytes.Contains(archive.Bytes(), raw))
 }
 
 func TestLayout_refuses_wrong_bytes(t *testing.T) {

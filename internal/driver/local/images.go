@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -98,6 +99,9 @@ func (b *baseImages) BaseImage(ctx context.Context, ref string, p ocispecs.Platf
 	}
 	return &engine.BaseImage{Layers: img.Manifest.Layers, DiffIDs: config.RootFS.DiffIDs}, nil
 }
+
+// inLayout reports whether an image is in an OCI layout instead of a registry.
+func inLayout(ref string) bool { return strings.HasPrefix(ref, "oci-layout://") }
 
 func (b *baseImages) OpenLayer(ctx context.Context, ref string, layer ocispecs.Descriptor) (io.ReadCloser, error) {
 	repo, err := registry.ParseRef(ref)

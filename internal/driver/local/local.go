@@ -47,7 +47,9 @@ type Driver struct {
 	LookupEnv func(string) (string, bool)
 	// Stdin may have the context; nil is empty.
 	Stdin io.Reader
-	Now   func() time.Time
+	// Stdout takes the outputs that go to "-".
+	Stdout io.Writer
+	Now    func() time.Time
 }
 
 // Isolation is where trees live and processes run. They go together.
@@ -72,6 +74,9 @@ type Result struct {
 	Warnings []progress.Warning
 	// Image is the repository that the digest is in; empty without one.
 	Image string
+
+	// index is the exact bytes of the index, if there is one.
+	index []byte
 }
 
 // TimeoutError is a build that took too long.
@@ -117,6 +122,10 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		return nil, err
 	}
 	if err := makeDirs(o); err != nil {
+		return nil, err
+	}
+	docker, err := d.checkOutputs(ctx, o, len(platforms))
+	if err != nil {
 		return nil, err
 	}
 	compression, err := parseCompression(o)
@@ -176,7 +185,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	e := &engine.Engine{
 		Store: store, Sandbox: runner, Images: images, Contexts: contexts.engine(),
 		Progress: d.Progress, Download: newDownloader(o.Registries.Retry), Secrets: d.Secrets, Agents: d.Agents,
-		SpoolDir: spool, Parallel: o.Parallel, Now: d.Now, RewriteTimes: o.Reproducible,
+		SpoolDir: spool, Parallel: o.Parallel, Now: d.Now, RewriteTimes: o.Reproducible || o.RewriteTimestamp && epoch(o, loaded.Epoch) != nil,
 		Compression: compression,
 		Epoch:       epoch(o, loaded.Epoch), Annotations: target.manifestAnnotations,
 	}
@@ -187,12 +196,16 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	if layers != nil {
 		e.Cache = layers
 	}
-	out, err := d.publishers(o, target, spool, images)
+	out, err := d.publishers(o, target, spool, images, e.Epoch)
 	if err != nil {
 		return nil, err
 	}
+	out.docker = docker
 	if len(out.all) > 0 {
 		e.Publisher = out
+	}
+	if len(out.files) > 0 {
+		e.Files = out
 	}
 	built, err := e.Build(ctx, loaded.Graph)
 	if err != nil {
@@ -212,10 +225,10 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 			Emulated: emulated[platform.Format(img.Platform)],
 		})
 	}
-	if err := out.finish(o, target); err != nil {
+	if err := d.publish(ctx, o, target, built, result); err != nil {
 		return nil, err
 	}
-	if err := d.publish(ctx, o, target, built, result); err != nil {
+	if err := out.finish(ctx, target, result); err != nil {
 		return nil, err
 	}
 	return result, d.writeFiles(o, result)

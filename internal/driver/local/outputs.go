@@ -11,37 +11,111 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/build"
-	"github.com/org/kaniko-multiarch/internal/cache"
+	"github.com/org/kaniko-multiarch/internal/docker"
 	"github.com/org/kaniko-multiarch/internal/engine"
-	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/output"
 	"github.com/org/kaniko-multiarch/internal/registry"
+	"github.com/org/kaniko-multiarch/internal/sandbox"
+)
+
+// Types of outputs.
+const (
+	outputOCI    = "oci"
+	outputDocker = "docker"
+	outputTar    = "tar"
+	outputLocal  = "local"
 )
 
 // outputs hands everything to each place that wants it.
 type outputs struct {
-	all    []engine.Publisher
+	all   []engine.Publisher
+	files []*output.Tree
+	// layout collects what is written at the end; nil without that. It is not
+	// where the user wants it: while a step is in place there is no such path.
 	layout *output.Layout
+	// list has what to write at the end.
+	list   []build.Output
+	docker *docker.Engine
+	stdout io.Writer
 }
 
-var _ engine.Publisher = (*outputs)(nil)
+var (
+	_ engine.Publisher = (*outputs)(nil)
+	_ engine.Files     = (*outputs)(nil)
+)
+
+// wanted are the outputs of o, kaniko's flags for them included.
+func wanted(o build.Options) []build.Output {
+	list := o.Outputs
+	if o.OCILayout != "" {
+		list = append(list, build.Output{Type: outputOCI, Dest: o.OCILayout, Directory: true})
+	}
+	if o.Tar != "" {
+		list = append(list, build.Output{Type: outputDocker, Dest: o.Tar})
+	}
+	return list
+}
+
+// checkOutputs finds, before anything is built, what cannot be written.
+func (d *Driver) checkOutputs(ctx context.Context, o build.Options, platforms int) (*docker.Engine, error) {
+	var engine *docker.Engine
+	for _, out := range wanted(o) {
+		if out.Type != outputDocker {
+			continue
+		}
+		if out.Dest != "" {
+			if platforms > 1 {
+				return nil, badInput("a docker archive in a file holds one image, not %d: build one platform, or use --output type=oci", platforms)
+			}
+			continue
+		}
+		var err error
+		if engine, err = docker.New(d.getenv); err != nil {
+			return nil, &InputError{Err: err}
+		}
+		several, err := engine.Platforms(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if platforms > 1 && !several {
+			return nil, &sandbox.UnsupportedError{
+				What: "this Docker engine keeps one platform of an image",
+				Fix:  "build one platform, switch the engine to containerd's image store, or use --output type=oci",
+			}
+		}
+	}
+	return engine, nil
+}
 
 // publishers opens the places that o names.
-func (d *Driver) publishers(o build.Options, t *target, spool string, images *baseImages) (*outputs, error) {
-	out := &outputs{}
+func (d *Driver) publishers(o build.Options, t *target, spool string, images *baseImages, epoch *int64) (*outputs, error) {
+	out := &outputs{list: wanted(o), stdout: d.Stdout}
 	if !o.NoPush {
-		out.all = append(out.all, newPublisher(d.Registry, t.repository, spool))
+		out.all = append(out.all, newPublisher(d.Registry, t.repository, spool, images))
 	}
-	if o.OCILayout == "" && o.Tar == "" {
-		return out, nil
+	for _, w := range out.list {
+		var err error
+		switch {
+		case w.Type == outputLocal:
+			out.files = append(out.files, &output.Tree{Dir: w.Dest, Split: split(w, t), Time: epoch})
+		case w.Type == outputTar:
+			out.files = append(out.files, &output.Tree{Tar: &lazyFile{name: w.Dest, stdout: d.Stdout}, Split: split(w, t), Time: epoch})
+		case out.layout == nil:
+			if out.layout, err = output.NewLayout(filepath.Join(spool, "layout"), images); err != nil {
+				return nil, err
+			}
+			out.all = append(out.all, out.layout)
+		}
 	}
-	// Not where it is wanted: while a step is in place there is no such path.
-	var err error
-	if out.layout, err = output.NewLayout(filepath.Join(spool, "layout"), images); err != nil {
-		return nil, err
-	}
-	out.all = append(out.all, out.layout)
 	return out, nil
+}
+
+// split says whether each platform gets a directory.
+func split(w build.Output, t *target) bool {
+	if w.Split != nil {
+		return *w.Split
+	}
+	return t.platforms > 1
 }
 
 func (o *outputs) each(do func(engine.Publisher) error) error {
@@ -65,82 +139,100 @@ func (o *outputs) Image(ctx context.Context, img *engine.Image) error {
 	return o.each(func(p engine.Publisher) error { return p.Image(ctx, img) })
 }
 
-// finish completes what is on the disk.
-func (o *outputs) finish(opts build.Options, t *target) error {
-	if o.layout == nil {
-		return nil
-	}
-	var tags []string
-	name := ""
-	for _, tag := range t.tags {
-		tags = append(tags, tag.String())
-		name = tag.Tag
-	}
-	if err := o.layout.Finish(name); err != nil {
-		return fmt.Errorf("writing the OCI layout: %w", err)
-	}
-	if opts.Tar != "" {
-		if err := o.tar(opts.Tar, tags); err != nil {
+// Export implements engine.Files.
+func (o *outputs) Export(ctx context.Context, images []engine.ImageFiles) error {
+	for _, f := range o.files {
+		err := f.Export(ctx, images)
+		if file, ok := f.Tar.(*lazyFile); ok {
+			err = errors.Join(err, file.close(err))
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if opts.OCILayout == "" {
+	return nil
+}
+
+// finish completes what is made of whole images.
+func (o *outputs) finish(ctx context.Context, t *target, r *Result) error {
+	for _, w := range o.list {
+		if w.Type != outputOCI && w.Type != outputDocker {
+			continue
+		}
+		f, err := final(w, t, r)
+		if err != nil {
+			return err
+		}
+		if err := o.finishOne(ctx, w, f); err != nil {
+			return fmt.Errorf("writing --output type=%s: %w", w.Type, err)
+		}
+	}
+	return nil
+}
+
+func (o *outputs) finishOne(ctx context.Context, w build.Output, f output.Final) error {
+	archive := o.layout.TarOCI
+	if w.Type == outputDocker {
+		archive = o.layout.TarDocker
+	}
+	switch {
+	case w.Directory:
+		return o.layout.WriteTo(w.Dest, f)
+	case w.Dest == "":
+		return o.docker.Load(ctx, func(to io.Writer) error { return archive(to, f) })
+	}
+	file := &lazyFile{name: w.Dest, stdout: o.stdout}
+	err := archive(file, f)
+	return errors.Join(err, file.close(err))
+}
+
+// final is what the images are called in an output: as it says, or as the
+// destinations do.
+func final(w build.Output, t *target, r *Result) (output.Final, error) {
+	f := output.Final{Index: r.index, IndexType: r.Descriptor.MediaType}
+	for _, name := range w.Names {
+		ref, err := registry.ParseRef(name)
+		if err != nil {
+			return f, badInput("--output type=%s,name=%s: %w", w.Type, name, err)
+		}
+		f.Names = append(f.Names, ref.DefaultTag().String())
+	}
+	if len(w.Names) == 0 {
+		for _, tag := range t.tags {
+			f.Names = append(f.Names, tag.String())
+		}
+	}
+	return f, nil
+}
+
+// lazyFile is a file that is made by the first write; "-" is standard output.
+type lazyFile struct {
+	name   string
+	stdout io.Writer
+	file   *os.File
+}
+
+func (l *lazyFile) Write(p []byte) (int, error) {
+	if l.name == "-" {
+		return l.stdout.Write(p)
+	}
+	if l.file == nil {
+		var err error
+		if l.file, err = os.Create(l.name); err != nil {
+			return 0, err
+		}
+	}
+	return l.file.Write(p)
+}
+
+// close leaves no file behind that has not all that belongs in it.
+func (l *lazyFile) close(failed error) error {
+	if l.file == nil {
 		return nil
 	}
-	if err := o.layout.MoveTo(opts.OCILayout); err != nil {
-		return fmt.Errorf("writing the OCI layout: %w", err)
+	err := l.file.Close()
+	if info, statErr := os.Stat(l.name); (failed != nil || err != nil) && statErr == nil && info.Mode().IsRegular() {
+		_ = os.Remove(l.name)
 	}
-	return nil
-}
-
-func (o *outputs) tar(name string, tags []string) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return fmt.Errorf("writing the tar: %w", err)
-	}
-	if err := errors.Join(o.layout.Tar(f, tags), f.Close()); err != nil {
-		_ = os.Remove(name)
-		return fmt.Errorf("writing the tar %s: %w", name, err)
-	}
-	return nil
-}
-
-// openCache opens the layer cache; nil when none is asked for.
-func (d *Driver) openCache(o build.Options, t *target) (*cache.Registry, error) {
-	if !o.Cache {
-		return nil, nil
-	}
-	name := o.CacheRepo
-	if name == "" {
-		if t.none() {
-			return nil, badInput("--cache: nowhere to keep layers: give --cache-repo, or a destination")
-		}
-		name = t.repository.Name() + "/cache"
-	}
-	repo, err := registry.ParseRef(name)
-	if err != nil {
-		return nil, badInput("--cache-repo: %w", err)
-	}
-	if repo.Tag != "" || repo.Digest != "" {
-		return nil, badInput("--cache-repo %s: want a repository without tag and digest", name)
-	}
-	return &cache.Registry{Client: d.Registry, Repo: repo, TTL: o.CacheTTL, ReadOnly: o.NoPushCache, Now: d.Now}, nil
-}
-
-func parseCompression(o build.Options) (layer.Compression, error) {
-	c := layer.Compression{Level: o.CompressionLevel}
-	switch o.Compression {
-	case "", "gzip":
-		if c.Level < 0 || c.Level > 9 {
-			return c, badInput("--compression-level %d: gzip has 1 to 9", c.Level)
-		}
-	case "zstd":
-		c.Algorithm = layer.Zstd
-		if c.Level < 0 || c.Level > 22 {
-			return c, badInput("--compression-level %d: zstd has 1 to 22", c.Level)
-		}
-	default:
-		return c, badInput("--compression %q: use gzip or zstd", o.Compression)
-	}
-	return c, nil
+	return err
 }

@@ -89,10 +89,10 @@ func (d *Driver) publishIndex(ctx context.Context, o build.Options, t *target, r
 		return fmt.Errorf("publishing the index: %w", err)
 	}
 	r.Descriptor.MediaType, r.Descriptor.Digest, r.Descriptor.Size = report.MediaType, report.Digest, report.Size
-	r.Descriptor.Platform = nil
 	for _, w := range report.Warnings {
 		d.Progress.Warn(progress.Warning{Text: w})
 	}
+	r.Descriptor.Platform, r.index = nil, report.Index
 	if report.Published {
 		r.Tags = append(r.Tags, report.Tags...)
 	}
@@ -187,6 +187,14 @@ func makeDirs(o build.Options) error {
 	if o.OCILayout != "" {
 		if err := os.MkdirAll(o.OCILayout, 0o755); err != nil {
 			return badInput("--oci-layout-path: %w", err)
+		}
+	}
+	for _, out := range o.Outputs {
+		if out.Dest == "" || out.Dest == "-" {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(out.Dest), 0o755); err != nil {
+			return badInput("--output type=%s: %w", out.Type, err)
 		}
 	}
 	for flag, name := range map[string]string{

@@ -18,6 +18,7 @@ import (
 // publisher sends layers and images to one repository.
 type publisher struct {
 	client *registry.Client
+	bases  *baseImages
 	to     registry.Ref
 	spool  string
 	mu     sync.Mutex
@@ -31,8 +32,8 @@ type blobEntry struct {
 
 var _ engine.Publisher = (*publisher)(nil)
 
-func newPublisher(client *registry.Client, to registry.Ref, spool string) *publisher {
-	return &publisher{client: client, to: to, spool: spool, blobs: map[digest.Digest]*blobEntry{}}
+func newPublisher(client *registry.Client, to registry.Ref, spool string, bases *baseImages) *publisher {
+	return &publisher{client: client, bases: bases, to: to, spool: spool, blobs: map[digest.Digest]*blobEntry{}}
 }
 
 // once makes sure that a blob is sent by one caller; the others wait for it.
@@ -49,9 +50,12 @@ func (p *publisher) once(d digest.Digest, send func() error) error {
 }
 
 func (p *publisher) BaseLayer(ctx context.Context, from string, layer ocispecs.Descriptor) error {
-	source, err := registry.ParseRef(from)
-	if err != nil {
-		return err
+	var source registry.Ref
+	if !inLayout(from) {
+		var err error
+		if source, err = registry.ParseRef(from); err != nil {
+			return err
+		}
 	}
 	return p.once(layer.Digest, func() error {
 		if there, err := p.client.HasBlob(ctx, p.to, layer.Digest); err != nil || there {
@@ -62,14 +66,14 @@ func (p *publisher) BaseLayer(ctx context.Context, from string, layer ocispecs.D
 				return err
 			}
 		}
-		return p.copyBlob(ctx, source, layer)
+		return p.copyBlob(ctx, from, layer)
 	})
 }
 
 // copyBlob goes through a file: an upload that breaks off needs the bytes
 // again.
-func (p *publisher) copyBlob(ctx context.Context, source registry.Ref, layer ocispecs.Descriptor) error {
-	blob, err := p.client.Blob(ctx, source, layer)
+func (p *publisher) copyBlob(ctx context.Context, from string, layer ocispecs.Descriptor) error {
+	blob, err := p.bases.OpenLayer(ctx, from, layer)
 	if err != nil {
 		return err
 	}

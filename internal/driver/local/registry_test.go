@@ -142,7 +142,7 @@ func TestPublisher_sends_a_layer_once(t *testing.T) {
 	t.Parallel()
 	f, to := newFake(t, true)
 	c := newClient(t)
-	p := newPublisher(c, to, t.TempDir())
+	p := newPublisher(c, to, t.TempDir(), newBaseImages(c))
 	desc, data := content("a layer")
 	var g errgroup.Group
 	for range 8 {
@@ -169,7 +169,7 @@ func TestPublisher_shares_the_error(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 		}
 	})
-	p := newPublisher(newClient(t), registry.Ref{Registry: strings.TrimPrefix(s.URL, "http://"), Repository: "a"}, t.TempDir())
+	p := newPublisher(newClient(t), registry.Ref{Registry: strings.TrimPrefix(s.URL, "http://"), Repository: "a"}, t.TempDir(), newBaseImages(newClient(t)))
 	desc, data := content("a layer")
 	for range 2 {
 		assert.Check(t, is.ErrorIs(p.Layer(t.Context(), desc, data, nil), registry.ErrDenied))
@@ -204,7 +204,7 @@ func TestPublisher_base_layer(t *testing.T) {
 			}
 			pushed, got := target.count("PUT /v2/acme/app/blobs/"), source.count("GET /v2/base/os/blobs/")
 
-			p := newPublisher(c, to, spool)
+			p := newPublisher(c, to, spool, newBaseImages(c))
 			var g errgroup.Group
 			for range 4 {
 				g.Go(func() error { return p.BaseLayer(t.Context(), from.WithTag("1").String(), desc) })
@@ -225,7 +225,7 @@ func TestPublisher_base_layer_errors(t *testing.T) {
 	t.Parallel()
 	_, to := newFake(t, true)
 	_, from := newFake(t, true)
-	p := newPublisher(newClient(t), to, t.TempDir())
+	p := newPublisher(newClient(t), to, t.TempDir(), newBaseImages(newClient(t)))
 	desc, _ := content("missing")
 	assert.Check(t, is.ErrorIs(p.BaseLayer(t.Context(), from.String(), desc), registry.ErrNotFound))
 	assert.Check(t, is.ErrorContains(p.BaseLayer(t.Context(), "a b", desc), "a b"))
@@ -244,7 +244,7 @@ func TestPublisher_image(t *testing.T) {
 		Descriptor: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageManifest, Digest: digest.FromBytes(manifest), Size: int64(len(manifest))},
 		Manifest:   manifest, Config: config, ConfigDescriptor: configDesc,
 	}
-	assert.NilError(t, newPublisher(c, to.WithTag("1"), t.TempDir()).Image(t.Context(), img))
+	assert.NilError(t, newPublisher(c, to.WithTag("1"), t.TempDir(), newBaseImages(c)).Image(t.Context(), img))
 	_, data, err := c.Manifest(t.Context(), to.WithDigest(img.Descriptor.Digest))
 	assert.NilError(t, err)
 	assert.Check(t, is.Equal(string(data), string(manifest)))

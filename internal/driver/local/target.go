@@ -22,12 +22,13 @@ type target struct {
 	copies      []registry.Ref
 	annotations []annotation.Annotation
 	index       bool
+	platforms   int
 }
 
 func (t *target) none() bool { return t.repository.Repository == "" }
 
 func parseTarget(o build.Options, platforms int) (*target, error) {
-	t := &target{index: o.PublishIndex || platforms > 1}
+	t := &target{index: o.PublishIndex || platforms > 1, platforms: platforms}
 	names := o.Destinations
 	if o.Image != "" {
 		names = append([]string{o.Image}, names...)
