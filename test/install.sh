@@ -18,6 +18,7 @@ needed=(
   qemu-aarch64-static:qemu-user-static
   busybox:busybox-static # the sandbox tests' root
   jq:jq
+  git:git
   getfattr:attr
   getcap:libcap2-bin
   unshare:util-linux

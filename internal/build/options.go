@@ -18,7 +18,8 @@ type Options struct {
 	// Dockerfile is a URL, or a path, tried from the working directory, then from the
 	// context; empty means Dockerfile in the context.
 	Dockerfile string
-	// BuildContexts are named contexts: a directory or docker-image://REF.
+	// BuildContexts are named contexts: what Context can be, docker-image://REF or
+	// oci-layout://DIRECTORY[:TAG|@DIGEST].
 	BuildContexts map[string]string
 	// Platforms are canonical; empty means this machine's.
 	Platforms []string

@@ -64,7 +64,7 @@ func (c *buildCommand) ask(ctx context.Context, w *World, request string, asJSON
 	if err != nil {
 		return err
 	}
-	driver := &local.Driver{Registry: client, LookupEnv: w.LookupEnv}
+	driver := &local.Driver{Registry: client, LookupEnv: w.LookupEnv, Stdin: w.Stdin}
 	answer, found, err := driver.Ask(ctx, o, request)
 	if answer == nil {
 		annotateError(w, err)

@@ -154,7 +154,10 @@ func TestExecutor_every_flag(t *testing.T) {
 	for _, f := range k.Model.Flags {
 		known = append(known, f.Name)
 	}
-	ours := []string{"help", "digests-to", "key", "isolation", "state-dir", "verbose"}
+	ours := []string{
+		"help", "digests-to", "key", "isolation", "state-dir", "verbose",
+		"add-host", "ssh", "network", "allow", "ulimit", "shm-size",
+	}
 	for _, name := range known {
 		_, isIgnored := meaningless()[name]
 		listed := isIgnored || slices.Contains(ours, name)

@@ -14,6 +14,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/fileop"
 	"github.com/org/kaniko-multiarch/internal/frontend"
+	"github.com/org/kaniko-multiarch/internal/git"
 	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 	"github.com/org/kaniko-multiarch/merge"
@@ -111,9 +112,9 @@ func classify(err error) (code int, hint string) {
 		return exitVerify, ""
 	case errors.As(err, &exit):
 		return exitStep, "see its output above"
-	case errors.Is(err, registry.ErrDenied):
+	case errors.Is(err, registry.ErrDenied), errors.Is(err, git.ErrDenied):
 		return exitDenied, ""
-	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrRejected), errors.Is(err, registry.ErrCorrupt):
+	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrRejected), errors.Is(err, registry.ErrCorrupt), errors.Is(err, git.ErrUnavailable):
 		return exitUnavailable, ""
 	case errors.As(err, &cannot), errors.As(err, &absent):
 		return exitEnvironment, ""
@@ -122,6 +123,8 @@ func classify(err error) (code int, hint string) {
 	case errors.As(err, &missing):
 		return exitDockerfile, "check the path, and that .dockerignore does not exclude it"
 	case errors.As(err, &platforms), errors.As(err, &owner), errors.As(err, &place), errors.As(err, &source), errors.As(err, &found):
+		return exitDockerfile, ""
+	case errors.Is(err, git.ErrNotFound), errors.Is(err, git.ErrChecksum):
 		return exitDockerfile, ""
 	case errors.Is(err, registry.ErrNotFound):
 		return exitDockerfile, "check the image's name and tag"

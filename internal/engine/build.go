@@ -205,6 +205,8 @@ func (b *build) runVertex(ctx context.Context, v *graph.Vertex) ([]tree, error) 
 		return b.local(ctx, op)
 	case *graph.HTTPSource:
 		return b.http(ctx, v, op)
+	case *graph.GitSource:
+		return b.git(ctx, op)
 	case *graph.Exec:
 		return b.exec(ctx, v, op)
 	case *graph.File:

@@ -90,7 +90,7 @@ func (b *build) identify(ctx context.Context, t *task, outputs []tree) error {
 	}
 	var err error
 	switch t.vertex.Op.(type) {
-	case *graph.LocalSource, *graph.HTTPSource:
+	case *graph.LocalSource, *graph.HTTPSource, *graph.GitSource:
 		t.key, err = b.contentKey(ctx, outputs[0])
 	case *graph.ImageSource, *graph.Merge:
 		t.key, err = b.key(t.vertex)

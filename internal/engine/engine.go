@@ -41,6 +41,7 @@ type Engine struct {
 	Cache    Cache
 	Progress progress.Reporter
 	Download Downloader
+	Git      Git
 	// Secrets are the values of the secrets by their ID.
 	Secrets map[string][]byte
 	// Agents are the SSH agents of the build; nil means none.
@@ -90,6 +91,12 @@ type Downloader interface {
 	// bytes received so far and in all (0: unknown). It returns the server's
 	// Content-Disposition and Last-Modified, each of which may be zero.
 	Download(ctx context.Context, url string, f *os.File, report func(received, total int64)) (disposition string, modified time.Time, err error)
+}
+
+// Git reads repositories.
+type Git interface {
+	// Checkout writes the files of s to the empty directory dir.
+	Checkout(ctx context.Context, s *graph.GitSource, dir string) error
 }
 
 // Agents serve SSH agents.

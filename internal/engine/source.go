@@ -51,6 +51,20 @@ func (b *build) local(ctx context.Context, op *graph.LocalSource) ([]tree, error
 	return []tree{t}, err
 }
 
+// git checks a commit out.
+func (b *build) git(ctx context.Context, op *graph.GitSource) ([]tree, error) {
+	w, err := b.work(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.Git.Checkout(ctx, op, w.Path()); err != nil {
+		_ = w.Discard()
+		return nil, err
+	}
+	t, err := b.commit(ctx, w, nil)
+	return []tree{t}, err
+}
+
 // http downloads a file.
 func (b *build) http(ctx context.Context, v *graph.Vertex, op *graph.HTTPSource) ([]tree, error) {
 	w, err := b.work(ctx, nil)

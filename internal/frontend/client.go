@@ -101,7 +101,7 @@ func isDockerfileFrontend(source string) bool {
 
 func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	if opt.OCILayoutOpt != nil {
-		return "", "", nil, fmt.Errorf("named context oci-layout://%s: not supported, push the image to a registry and use docker-image://", ref)
+		return g.layoutConfig(ctx, ref, *opt.OCILayoutOpt)
 	}
 	p := g.opts.buildPlatform()
 	if opt.ImageOpt != nil && opt.ImageOpt.Platform != nil {
@@ -123,6 +123,20 @@ func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt source
 	}
 	return pinned.String(), dgst, config, nil
 }
+
+// layoutConfig finds an image of an OCI layout, whose digest is in ref.
+func (g *gateway) layoutConfig(ctx context.Context, ref string, opt sourceresolver.ResolveOCILayoutOpt) (string, digest.Digest, []byte, error) {
+	p := g.opts.buildPlatform()
+	if opt.Platform != nil {
+		p = *opt.Platform
+	}
+	_, root, _ := strings.Cut(ref, "@")
+	dgst, config, err := g.opts.Images.ImageConfig(ctx, layoutRef(opt.Store.StoreID, root), p)
+	return ref, dgst, config, err
+}
+
+// layoutRef is how an image in an OCI layout is called.
+func layoutRef(store, digest string) string { return "oci-layout://" + store + "@" + digest }
 
 func (g *gateway) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	ref, ok := strings.CutPrefix(op.Identifier, "docker-image://")

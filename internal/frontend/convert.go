@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/urlutil"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -186,6 +187,8 @@ func name(meta *pb.OpMetadata, op graph.Op) string {
 		return "[internal] load " + op.Name
 	case *graph.HTTPSource:
 		return op.URL
+	case *graph.GitSource:
+		return urlutil.RedactCredentials(op.Remote)
 	case *graph.Exec:
 		return strings.Join(op.Args, " ")
 	case *graph.Merge:
@@ -274,9 +277,10 @@ func convertSource(s *pb.SourceOp) (graph.Op, error) {
 			Filename: s.Attrs[pb.AttrHTTPFilename],
 		}, nil
 	case "git":
-		return nil, fmt.Errorf("git source %s is not supported: clone it before the build and COPY it, or ADD an archive URL", rest)
+		return convertGit(rest, s.Attrs)
 	case "oci-layout":
-		return nil, fmt.Errorf("oci-layout source %s is not supported: push the image to a registry and use docker-image://", rest)
+		_, root, _ := strings.Cut(rest, "@")
+		return &graph.ImageSource{Ref: layoutRef(s.Attrs[pb.AttrOCILayoutStoreID], root)}, nil
 	}
 	return nil, fmt.Errorf("source %q is not supported", s.Identifier)
 }

@@ -148,7 +148,6 @@ func TestLoad_refuses(t *testing.T) {
 		{"other_front_end", "# syntax=example.com/mine:1\nFROM scratch\n", `front end "example.com/mine:1" is not supported`, "# syntax="},
 		{"missing_image", "FROM missing:1\n", "Dockerfile:1: ", "FROM missing:1\n     | ^^^^"},
 		{"insecure", "FROM scratch\nRUN --security=insecure true\n", "Dockerfile:2: RUN --security=insecure is not allowed", ""},
-		{"git", "FROM scratch\nADD https://github.com/a/b.git#main /src\n", "git source", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -177,6 +176,46 @@ func TestLoad_syntax_line_and_ignore_file(t *testing.T) {
 		}
 	}
 	t.Error("no local source")
+}
+
+// What a git URL says, and what ADD says of it, is in the source.
+func TestLoad_git(t *testing.T) {
+	t.Parallel()
+	hash := strings.Repeat("0123456789", 4)
+	for _, tc := range []struct {
+		add  string
+		want graph.GitSource
+	}{
+		{"https://h.test/a/b.git /x", graph.GitSource{Remote: "https://h.test/a/b.git"}},
+		{"https://u:p@h.test/a/b.git#v1:sub/dir /x", graph.GitSource{Remote: "https://u:p@h.test/a/b.git", Ref: "v1", Subdir: "sub/dir"}},
+		{"--keep-git-dir=true --checksum=" + hash + " https://h.test/b.git#main /x", graph.GitSource{Remote: "https://h.test/b.git", Ref: "main", KeepDir: true, Checksum: hash}},
+		{"https://h.test/b.git?tag=v2&submodules=false&subdir=d /x", graph.GitSource{Remote: "https://h.test/b.git", Ref: "refs/tags/v2", Subdir: "d", SkipSubmodules: true}},
+	} {
+		res, err := Load(t.Context(), options("FROM scratch\nADD "+tc.add+"\n", "linux/amd64"))
+		assert.NilError(t, err, tc.add)
+		tc.want.TokenSecret, tc.want.HeaderSecret = "GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"
+		assert.Check(t, is.DeepEqual(*res.Graph.Vertices[0].Op.(*graph.GitSource), tc.want), tc.add)
+	}
+}
+
+func TestGitContext(t *testing.T) {
+	t.Parallel()
+	for location, want := range map[string]*graph.GitSource{
+		"https://h.test/b.git#main:d": {Remote: "https://h.test/b.git", Ref: "main", Subdir: "d"},
+		"git://h.test/b":              {Remote: "git://h.test/b"},
+		"https://h.test/b.tar.gz":     nil,
+		"dir":                         nil,
+		"/dir.git":                    nil,
+		"./x.git":                     nil,
+	} {
+		got, ok, err := GitContext(location)
+		assert.NilError(t, err, location)
+		assert.Check(t, is.Equal(ok, want != nil), location)
+		if want != nil {
+			want.TokenSecret, want.HeaderSecret = "GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"
+			assert.Check(t, is.DeepEqual(got, want), location)
+		}
+	}
 }
 
 func TestRunsOn(t *testing.T) {

@@ -61,12 +61,14 @@ type Location struct {
 	Start, End int
 }
 
-// Op is one of *ImageSource, *LocalSource, *HTTPSource, *Exec, *File and *Merge.
+// Op is one of *ImageSource, *LocalSource, *HTTPSource, *GitSource, *Exec, *File
+// and *Merge.
 type Op interface{ op() }
 
 func (*ImageSource) op() {}
 func (*LocalSource) op() {}
 func (*HTTPSource) op()  {}
+func (*GitSource) op()   {}
 func (*Exec) op()        {}
 func (*File) op()        {}
 func (*Merge) op()       {}

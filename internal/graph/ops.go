@@ -32,6 +32,35 @@ type HTTPSource struct {
 	Filename string
 }
 
+// GitSource is the files of one commit of a repository.
+type GitSource struct {
+	// Remote is the repository's URL; it may hold credentials.
+	Remote string
+	// Ref is a branch, a tag, another reference or a commit; empty is the
+	// default branch.
+	Ref string
+	// Subdir is the directory of the repository that is wanted; empty is all.
+	Subdir string
+	// Checksum is what the hash of the commit, or of its tag, must begin with;
+	// empty means unchecked. ByCommit takes the commit of that hash, whatever Ref
+	// is now.
+	Checksum string
+	ByCommit bool
+	// KeepDir keeps the directory .git.
+	KeepDir        bool
+	SkipSubmodules bool
+	// CommitTime gives all files the time of the commit.
+	CommitTime bool
+	// TokenSecret and HeaderSecret are the secrets to log in with, if there are.
+	TokenSecret, HeaderSecret string
+	// Agent is the SSH agent to log in with, KnownHosts the keys of the server in
+	// the form of known_hosts(5); they do not count for what comes out.
+	Agent      string `json:"-"`
+	KnownHosts string `json:"-"`
+	// InsecureTLS takes any certificate.
+	InsecureTLS bool `json:",omitempty"`
+}
+
 // Merge stacks its inputs, the first at the bottom.
 type Merge struct{}
 

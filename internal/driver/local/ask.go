@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/frontend"
@@ -10,12 +11,17 @@ import (
 // Ask answers a request about the Dockerfile of o; nothing is built. For
 // frontend.RequestCheck it returns what was found as well; the error is then a
 // *frontend.Error when the Dockerfile cannot be built.
-func (d *Driver) Ask(ctx context.Context, o build.Options, request string) (*frontend.Answer, []frontend.Finding, error) {
+func (d *Driver) Ask(ctx context.Context, o build.Options, request string) (_ *frontend.Answer, _ []frontend.Finding, err error) {
 	platforms, err := parsePlatforms(o.Platforms)
 	if err != nil {
 		return nil, nil, err
 	}
-	contexts, err := openContexts(o)
+	o, fetched, err := d.fetch(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, fetched()) }()
+	contexts, err := openContexts(ctx, o, d.remoteContexts(o))
 	if err != nil {
 		return nil, nil, err
 	}

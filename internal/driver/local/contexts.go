@@ -2,6 +2,7 @@ package local
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,31 +12,37 @@ import (
 	"slices"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/frontend"
+	"github.com/org/kaniko-multiarch/internal/ocilayout"
 )
 
 // contexts are the directories of a build, open.
 type contexts struct {
-	open       map[string]*buildcontext.Context
-	images     map[string]string
+	open   map[string]*buildcontext.Context
+	images map[string]string
+	// layouts are the directories of OCI layouts by the name of their context.
+	layouts    map[string]*ocilayout.Layout
+	remote     *remoteContexts
 	dockerfile dockerfile
 	// display is the Dockerfile's name in messages.
 	display string
 }
 
-func openContexts(o build.Options) (_ *contexts, err error) {
-	c := &contexts{open: map[string]*buildcontext.Context{}, images: map[string]string{}}
+func openContexts(ctx context.Context, o build.Options, remote *remoteContexts) (_ *contexts, err error) {
+	c := &contexts{open: map[string]*buildcontext.Context{}, images: map[string]string{}, layouts: map[string]*ocilayout.Layout{}, remote: remote}
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
-	if err := c.add(mainContext, o.Context); err != nil {
+	dir, err := c.add(ctx, o, mainContext, o.Context)
+	if err != nil {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.BuildContexts)) {
@@ -47,22 +54,34 @@ func openContexts(o build.Options) (_ *contexts, err error) {
 			c.images[name] = value
 			continue
 		}
-		if err := c.add(name, value); err != nil {
+		if rest, ok := strings.CutPrefix(value, "oci-layout://"); ok {
+			if err := c.addLayout(name, rest); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if _, err := c.add(ctx, o, name, value); err != nil {
 			return nil, err
 		}
 	}
-	return c, c.openDockerfile(o)
+	return c, c.openDockerfile(o, dir)
 }
 
 const mainContext = "context"
 
-func (c *contexts) add(name, location string) error {
-	dir, err := buildcontext.Open(location)
+// add opens a context, which is brought here first when it is elsewhere; its
+// directory is returned then.
+func (c *contexts) add(ctx context.Context, o build.Options, name, location string) (string, error) {
+	fetched, err := c.remote.fetch(ctx, o, name, location)
 	if err != nil {
-		return &ContextError{Name: name, Err: err}
+		return "", &ContextError{Name: name, Err: err}
+	}
+	dir, err := buildcontext.Open(cmp.Or(fetched, location))
+	if err != nil {
+		return "", &ContextError{Name: name, Err: err}
 	}
 	c.open[name] = dir
-	return nil
+	return fetched, nil
 }
 
 // ContextError is a context that cannot be used.
@@ -84,11 +103,17 @@ func (e *ContextError) Error() string {
 func (e *ContextError) Unwrap() error { return e.Err }
 
 // openDockerfile finds the Dockerfile in the working directory, then in the
-// context.
-func (c *contexts) openDockerfile(o build.Options) error {
+// context. One of a context that was fetched goes before the working directory.
+func (c *contexts) openDockerfile(o build.Options, fetched string) error {
 	name := o.Dockerfile
-	inContext := filepath.Join(buildcontext.Dir(o.Context), cmp.Or(name, "Dockerfile"))
-	if name == "" || !filepath.IsAbs(name) && missing(name) && !missing(inContext) {
+	inContext := filepath.Join(cmp.Or(fetched, buildcontext.Dir(o.Context)), cmp.Or(name, "Dockerfile"))
+	if fetched != "" {
+		// It is somebody's: a link in it must not lead out of it.
+		if at, err := securejoin.SecureJoin(fetched, cmp.Or(name, "Dockerfile")); err == nil {
+			inContext = at
+		}
+	}
+	if name == "" || !filepath.IsAbs(name) && !missing(inContext) && (fetched != "" || missing(name)) {
 		name = inContext
 	}
 	fail := func(format string, args ...any) *ContextError {
@@ -110,6 +135,8 @@ func (c *contexts) openDockerfile(o build.Options) error {
 	c.dockerfile, c.display = dockerfile(name), name
 	if o.Dockerfile == "" {
 		c.display = filepath.Base(name)
+	} else if fetched != "" && name == inContext {
+		c.display = o.Dockerfile
 	}
 	return nil
 }
@@ -136,6 +163,10 @@ func (c *contexts) close() {
 	for _, dir := range c.open {
 		_ = dir.Close()
 	}
+	for _, l := range c.layouts {
+		_ = l.Close()
+	}
+	c.remote.close()
 }
 
 func (c *contexts) engine() map[string]engine.Context {
@@ -146,7 +177,8 @@ func (c *contexts) engine() map[string]engine.Context {
 	return out
 }
 
-func (c *contexts) frontend(o build.Options, platforms []ocispecs.Platform, images frontend.Images) frontend.Options {
+func (c *contexts) frontend(o build.Options, platforms []ocispecs.Platform, images *baseImages) frontend.Options {
+	images.layouts = c.layouts
 	dirs := make(map[string]fs.FS, len(c.open))
 	for name, dir := range c.open {
 		dirs[name] = dir.FS()

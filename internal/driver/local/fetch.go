@@ -24,24 +24,34 @@ func (d *Driver) fetch(ctx context.Context, o build.Options) (_ build.Options, d
 			err = errors.Join(err, f.remove())
 		}
 	}()
-	at, err := buildcontext.Parse(o.Context)
-	if err != nil {
-		return o, nil, &ContextError{Name: mainContext, Err: err}
-	}
-	if at.Kind != buildcontext.Directory {
-		if f.o.Context, err = f.context(ctx, at); err != nil {
+	if !inRepository(o.Context) { // which openContexts brings
+		if err := f.main(ctx); err != nil {
 			return o, nil, err
-		}
-	}
-	if sub := filepath.Join(at.SubPath, o.ContextSubPath); sub != "" {
-		if f.o.Context, err = buildcontext.Below(buildcontext.Dir(f.o.Context), sub); err != nil {
-			return o, nil, &ContextError{Name: mainContext, Err: err}
 		}
 	}
 	if strings.HasPrefix(o.Dockerfile, "https://") || strings.HasPrefix(o.Dockerfile, "http://") {
 		f.o.Dockerfile, err = f.download(ctx, o.Dockerfile, "Dockerfile")
 	}
 	return f.o, f.remove, err
+}
+
+// main brings the main context.
+func (f *fetcher) main(ctx context.Context) error {
+	at, err := buildcontext.Parse(f.o.Context)
+	if err != nil {
+		return &ContextError{Name: mainContext, Err: err}
+	}
+	if at.Kind != buildcontext.Directory {
+		if f.o.Context, err = f.context(ctx, at); err != nil {
+			return err
+		}
+	}
+	if sub := filepath.Join(at.SubPath, f.o.ContextSubPath); sub != "" {
+		if f.o.Context, err = buildcontext.Below(buildcontext.Dir(f.o.Context), sub); err != nil {
+			return &ContextError{Name: mainContext, Err: err}
+		}
+	}
+	return nil
 }
 
 type fetcher struct {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/frontend"
+	"github.com/org/kaniko-multiarch/internal/ocilayout"
 	"github.com/org/kaniko-multiarch/internal/platform"
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
@@ -21,6 +21,8 @@ import (
 // and the engine.
 type baseImages struct {
 	client *registry.Client
+	// layouts are OCI layouts by the name that references have for them.
+	layouts map[string]*ocilayout.Layout
 
 	mu    sync.Mutex
 	known map[imageKey]*imageEntry
@@ -44,6 +46,9 @@ var (
 )
 
 func (b *baseImages) get(ctx context.Context, name string, p ocispecs.Platform) (*registry.Image, error) {
+	if inLayout(name) {
+		return b.fromLayout(ctx, name, p)
+	}
 	ref, err := registry.ParseRef(name)
 	if err != nil {
 		return nil, err
@@ -100,10 +105,14 @@ func (b *baseImages) BaseImage(ctx context.Context, ref string, p ocispecs.Platf
 	return &engine.BaseImage{Layers: img.Manifest.Layers, DiffIDs: config.RootFS.DiffIDs}, nil
 }
 
-// inLayout reports whether an image is in an OCI layout instead of a registry.
-func inLayout(ref string) bool { return strings.HasPrefix(ref, "oci-layout://") }
-
 func (b *baseImages) OpenLayer(ctx context.Context, ref string, layer ocispecs.Descriptor) (io.ReadCloser, error) {
+	if inLayout(ref) {
+		l, _, err := b.layout(ref)
+		if err != nil {
+			return nil, err
+		}
+		return l.Blob(layer)
+	}
 	repo, err := registry.ParseRef(ref)
 	if err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
+	"github.com/org/kaniko-multiarch/internal/sshagent"
 )
 
 // Driver builds on this machine.
@@ -39,7 +40,7 @@ type Driver struct {
 	// Secrets are those of the options; see ReadSecrets.
 	Secrets Secrets
 	// Agents are the SSH agents of the options; nil means none.
-	Agents   engine.Agents
+	Agents   *sshagent.Agents
 	Progress progress.Reporter
 	// Emulation returns an error that says the fix when steps of p cannot run
 	// here.
@@ -140,7 +141,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, fetched()) }()
-	contexts, err := openContexts(o)
+	contexts, err := openContexts(ctx, o, d.remoteContexts(o))
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +186,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	e := &engine.Engine{
 		Store: store, Sandbox: runner, Images: images, Contexts: contexts.engine(),
 		Progress: d.Progress, Download: newDownloader(o.Registries.Retry), Secrets: d.Secrets, Agents: d.Agents,
+		Git:      contexts.remote.git,
 		SpoolDir: spool, Parallel: o.Parallel, Now: d.Now, RewriteTimes: o.Reproducible || o.RewriteTimestamp && epoch(o, loaded.Epoch) != nil,
 		Compression: compression,
 		Epoch:       epoch(o, loaded.Epoch), Annotations: target.manifestAnnotations,

@@ -1,0 +1,123 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/frontend"
+	"github.com/org/kaniko-multiarch/internal/git"
+)
+
+// remoteContexts brings contexts here that are repositories in BuildKit's form,
+// and named contexts that are archives.
+type remoteContexts struct {
+	git      *git.Client
+	download *downloader
+	// main are further secrets for the main context: a Dockerfile cannot name the
+	// server that they are sent to.
+	main map[string][]byte
+	// in is where the directories are made; dir is that of this build.
+	in, dir string
+}
+
+func (d *Driver) remoteContexts(o build.Options) *remoteContexts {
+	c := &git.Client{Secrets: d.Secrets, TempDir: o.StateDir}
+	if d.Agents != nil {
+		c.Agents = d.Agents
+	}
+	r := &remoteContexts{git: c, download: newDownloader(o.Registries.Retry), in: o.StateDir}
+	if d.LookupEnv != nil {
+		if token := d.getenv("GIT_TOKEN"); token != "" {
+			r.main = map[string][]byte{"GIT_AUTH_TOKEN": []byte(token)}
+		}
+	}
+	return r
+}
+
+// inRepository reports whether a context is a repository in BuildKit's form, and
+// not in kaniko's.
+func inRepository(location string) bool {
+	_, ok, _ := frontend.GitContext(location)
+	return ok && !strings.HasPrefix(location, "git://")
+}
+
+var archiveURL = regexp.MustCompile(`^https?://`)
+
+// fetch returns the directory that has the files of a context, or "" for a
+// location that is a directory itself.
+func (r *remoteContexts) fetch(ctx context.Context, o build.Options, name, location string) (string, error) {
+	if inRepository(location) {
+		return r.repository(ctx, o, name, location)
+	}
+	if name == mainContext || !archiveURL.MatchString(location) {
+		return "", nil
+	}
+	dir, err := r.make()
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Create(filepath.Join(r.dir, path.Base(dir)+".tar"))
+	if err != nil {
+		return "", err
+	}
+	_, _, err = r.download.Download(ctx, location, f, func(int64, int64) {})
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	return dir, errors.Join(unpackFile(ctx, f.Name(), redacted(location), dir), os.Remove(f.Name()))
+}
+
+func (r *remoteContexts) repository(ctx context.Context, o build.Options, name, location string) (string, error) {
+	source, _, err := frontend.GitContext(location)
+	if err != nil {
+		return "", err
+	}
+	dir, err := r.make()
+	if err != nil {
+		return "", err
+	}
+	source.CommitTime = source.CommitTime || o.BuildArgs["SOURCE_DATE_EPOCH"] != ""
+	source.InsecureTLS = o.Git.InsecureSkipTLS
+	client := *r.git
+	if name == mainContext {
+		keep := o.BuildArgs["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]
+		source.KeepDir = source.KeepDir || keep == "1" || strings.EqualFold(keep, "true")
+		source.Subdir = path.Join(source.Subdir, o.ContextSubPath)
+		if _, ok := client.Secrets["GIT_AUTH_TOKEN"]; !ok && r.main != nil {
+			client.Secrets = r.main
+		}
+	}
+	return dir, client.Checkout(ctx, source, dir)
+}
+
+// make makes a directory for one context.
+func (r *remoteContexts) make() (string, error) {
+	if r.dir == "" {
+		if r.in != "" {
+			if err := os.MkdirAll(r.in, 0o700); err != nil {
+				return "", err
+			}
+		}
+		var err error
+		if r.dir, err = os.MkdirTemp(r.in, "contexts-"); err != nil {
+			return "", err
+		}
+	}
+	dir, err := os.MkdirTemp(r.dir, "")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
+}
+
+func (r *remoteContexts) close() {
+	if r.dir != "" {
+		_ = os.RemoveAll(r.dir)
+	}
+}
