@@ -198,6 +198,15 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 	if err := c.outputFlags.options(&o, c.Push != nil && *c.Push); err != nil {
 		return o, err
 	}
+	for i, out := range o.Outputs {
+		if out.Dest == "" || out.Dest == "-" {
+			continue
+		}
+		var err error
+		if o.Outputs[i].Dest, err = filepath.Abs(out.Dest); err != nil {
+			return o, fmt.Errorf("--output: %w", err)
+		}
+	}
 	if c.Parallel < 0 || c.Timeout < 0 {
 		return o, usagef("--parallel and --timeout cannot be negative")
 	}

@@ -139,7 +139,8 @@ func (b *build) config(data []byte, diffIDs []digest.Digest, created []*time.Tim
 	if err != nil {
 		return nil, err
 	}
-	when := known.Created
+	// The history has its limit already: what is the base image's stays.
+	when := b.clamp(known.Created)
 	if when == nil {
 		for _, h := range history {
 			if h.Created != nil {
@@ -149,9 +150,8 @@ func (b *build) config(data []byte, diffIDs []digest.Digest, created []*time.Tim
 	}
 	if when == nil {
 		now := b.Now().UTC()
-		when = &now
+		when = b.clamp(&now)
 	}
-	when = b.clamp(when)
 	for name, v := range map[string]any{
 		"rootfs":  ocispecs.RootFS{Type: "layers", DiffIDs: diffIDs},
 		"history": history,
