@@ -12,21 +12,14 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
+	"github.com/org/kaniko-multiarch/internal/rootfs/state"
 )
 
 // Base implements rootfs.Store. The tar is kept: trees are made of it when they
 // are needed, and it is what a file is compared with that a step may have
 // changed.
 func (s *Store) Base(ctx context.Context, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (rootfs.Layer, error) {
-	if err := diffID.Validate(); err != nil {
-		return nil, fmt.Errorf("diff ID %q: %w", diffID, err)
-	}
-	release, err := s.state.Hold()
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	if err := s.state.Share(ctx, diffID.String(), func() error { return s.base(ctx, diffID, open) }); err != nil {
+	if err := s.state.Base(ctx, diffID, func() error { return s.base(ctx, diffID, open) }); err != nil {
 		return nil, err
 	}
 	return s.known(diffID), nil
@@ -73,31 +66,25 @@ func (s *Store) base(ctx context.Context, diffID digest.Digest, open func(contex
 
 // download stores and checks a base layer's tar.
 func download(ctx context.Context, name string, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (_ *layer.Node, err error) {
-	r, err := open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	verifier := diffID.Verifier()
 	stored := newHoles(f)
-	content := bufio.NewReaderSize(io.TeeReader(r, io.MultiWriter(verifier, stored)), 256<<10)
-	root, err := layer.Scan(ctx, content)
-	if err != nil {
-		return nil, err
-	}
-	// What follows the end of the tar counts for the digest.
-	if _, err := io.Copy(io.Discard, content); err != nil {
-		return nil, fmt.Errorf("reading to the end: %w", err)
-	}
-	if !verifier.Verified() {
-		return nil, fmt.Errorf("the content does not have the diff ID %s that the image's config states", diffID)
-	}
-	return root, stored.Close()
+	var root *layer.Node
+	err = state.ReadBase(ctx, diffID, open, func(r io.Reader) (err error) {
+		content := bufio.NewReaderSize(io.TeeReader(r, stored), 256<<10)
+		if root, err = layer.Scan(ctx, content); err != nil {
+			return err
+		}
+		// What follows the end of the tar is kept as well.
+		if _, err := io.Copy(io.Discard, content); err != nil {
+			return fmt.Errorf("reading to the end: %w", err)
+		}
+		return stored.Close()
+	})
+	return root, err
 }
 
 // holes writes a file and leaves a hole where it would write many zeros.

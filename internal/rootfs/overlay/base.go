@@ -17,6 +17,7 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
+	"github.com/org/kaniko-multiarch/internal/rootfs/state"
 )
 
 // baseInfo is what a base layer's directory does not show.
@@ -31,15 +32,7 @@ type baseInfo struct {
 
 // Base implements rootfs.Store.
 func (s *Store) Base(ctx context.Context, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (rootfs.Layer, error) {
-	if err := diffID.Validate(); err != nil {
-		return nil, fmt.Errorf("diff ID %q: %w", diffID, err)
-	}
-	release, err := s.state.Hold()
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	if err := s.state.Share(ctx, diffID.String(), func() error { return s.base(ctx, diffID, open) }); err != nil {
+	if err := s.state.Base(ctx, diffID, func() error { return s.base(ctx, diffID, open) }); err != nil {
 		return nil, err
 	}
 	return s.known(diffID), nil
@@ -114,15 +107,8 @@ func (s *Store) unpack(ctx context.Context, dir string, diffID digest.Digest, op
 }
 
 func (s *Store) unpackTar(ctx context.Context, root string, diffID digest.Digest, open func(context.Context) (io.ReadCloser, error)) (info baseInfo, err error) {
-	r, err := open(ctx)
-	if err != nil {
-		return info, err
-	}
-	defer r.Close()
-	verifier := diffID.Verifier()
-	content := bufio.NewReaderSize(io.TeeReader(r, verifier), 1<<20)
 	info.Plain = true
-	err = layer.Unpack(ctx, content, root, layer.UnpackOptions{
+	options := layer.UnpackOptions{
 		Whiteout: func(w layer.Whiteout) error {
 			info.Plain = false
 			if w.Name == "" && w.Dir.Name() == "." {
@@ -138,18 +124,11 @@ func (s *Store) unpackTar(ctx context.Context, root string, diffID digest.Digest
 		// whatever is lost here.
 		BestEffortXattrs: true,
 		StandIn:          s.standIn(),
+	}
+	err = state.ReadBase(ctx, diffID, open, func(r io.Reader) error {
+		return layer.Unpack(ctx, bufio.NewReaderSize(r, 1<<20), root, options)
 	})
-	if err != nil {
-		return info, err
-	}
-	// What follows the end of the tar counts for the digest.
-	if _, err := io.Copy(io.Discard, content); err != nil {
-		return info, fmt.Errorf("reading to the end: %w", err)
-	}
-	if !verifier.Verified() {
-		return info, fmt.Errorf("the content does not have the diff ID %s that the image's config states", diffID)
-	}
-	return info, nil
+	return info, err
 }
 
 // hide puts a whiteout into a lower directory.
