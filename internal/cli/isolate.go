@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 
 	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/ids"
@@ -81,8 +82,10 @@ type inPlace struct {
 func newInPlace(ctx context.Context, force bool, explain namespaces.Explainer, log *slog.Logger) (local.Isolation, error) {
 	// In a container that was killed during a step and started again, "/" is full
 	// of that step's files.
-	if err := inplace.Recover(ctx, inPlaceState); err != nil {
-		return nil, err
+	if os.Geteuid() == 0 {
+		if err := inplace.Recover(ctx, inPlaceState); err != nil {
+			return nil, err
+		}
 	}
 	here, err := inplace.Here(ownDirs()...)
 	if err != nil {

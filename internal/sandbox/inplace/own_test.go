@@ -74,3 +74,20 @@ func TestRun_is_watched(t *testing.T) {
 	assert.ErrorIs(t, runner.Run(context.Background(), shell(tree, "true")), fault)
 	assert.Equal(t, w.look(t), before)
 }
+
+// What a step puts where things were moved aside fails it, and the next one too,
+// with a word on what to do.
+func TestRun_leaves_files_with_the_builder(t *testing.T) {
+	if inContainer() {
+		t.Skip("leaves the container changed")
+	}
+	w := newWorld(t)
+	tree := w.newTree(t)
+	for _, script := range []string{"echo x >/kaniko/state/swap.stash/mine", "true"} {
+		_, _, err := w.try(shell(tree, script))
+		assert.ErrorContains(t, err, "start the next build in a fresh container")
+		assert.ErrorContains(t, err, "swap.stash")
+	}
+	assert.NilError(t, os.Remove(filepath.Join(w.state, "swap.stash/mine")))
+	assert.Equal(t, w.run(t, shell(tree, "echo again")), "again\n")
+}

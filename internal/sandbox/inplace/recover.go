@@ -97,8 +97,9 @@ func putBack(file *os.File) error {
 // something could not be put back.
 func removeRest(stateDir string) error {
 	for _, name := range []string{stashName, asidesName} {
-		if err := os.Remove(filepath.Join(stateDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("tidying up the state directory: %w", sandbox.Cause(err))
+		dir := filepath.Join(stateDir, name)
+		if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("tidying up: %s: %w: a step has put files there; remove them, or start the next build in a fresh container", dir, sandbox.Cause(err))
 		}
 	}
 	return nil
