@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests and the demo use, if they are missing.
 #
-# Only root on a Debian-like system installs anything. Elsewhere the missing
-# programs are named, and the tests that need them skip themselves.
+# Only root on a Debian-like system installs anything. Elsewhere what is missing
+# is named, with what root would have to do, and the tests that need it skip
+# themselves.
 # Nothing stays behind but the packages: no service, no policy file, no
 # binfmt_misc entry.
 set -euo pipefail
@@ -22,6 +23,7 @@ needed=(
   getfattr:attr
   getcap:libcap2-bin
   unshare:util-linux
+  newuidmap:uidmap # an ordinary user's builds
 )
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 policy=/usr/sbin/policy-rc.d
@@ -35,10 +37,20 @@ done
 if [ ! -e "$keyring" ]; then
   programs+=("$keyring") packages+=(debian-archive-keyring)
 fi
+
+# An ordinary user's builds have the ids that these files give the user.
+me=$(id -un 2>/dev/null || id -u)
+if [ "$(id -u)" != 0 ]; then
+  for file in /etc/subuid /etc/subgid; do
+    grep -qE "^($me|$(id -u)):" "$file" 2>/dev/null && continue
+    echo "install: $file has no line for $me: only images whose files are all root's can be built; as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $me, or other free numbers" >&2
+    break
+  done
+fi
 [ ${#packages[@]} -gt 0 ] || exit 0
 
 skip() {
-  echo "install: skipped: $1; missing: ${programs[*]}" >&2
+  echo "install: skipped: $1; missing: ${programs[*]}; as root: apt-get install ${packages[*]}" >&2
   exit 0
 }
 command -v apt-get >/dev/null || skip "not a Debian-like system"

@@ -17,6 +17,10 @@
 # Every run has a port, a directory and QEMU registrations of its own, so runs
 # side by side do not meet. It all lives in a mount namespace of its own: mounts
 # disappear with the last process, even if this script is killed.
+#
+# For an ordinary user that is in a user namespace, where the user is root and
+# has the subordinate ids of /etc/subuid, or no other id. There the registry
+# works, and QEMU if the kernel has binfmt_misc for each user namespace (6.7).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -36,13 +40,25 @@ done
 
 say() { echo "services: $*" >&2; }
 
-# inside: root, in a mount namespace of our own.
+# inside: root in a mount namespace of our own, or "user" in a user namespace.
 inside=${KMA_SERVICES_INSIDE:-}
 unset KMA_SERVICES_INSIDE
-if [ -z "$inside" ] && [ "$(id -u)" = 0 ] && unshare --mount --propagation private true 2>/dev/null; then
-  KMA_SERVICES_INSIDE=yes exec unshare --mount --propagation private \
-    "${BASH_SOURCE[0]}" ${bases:+--bases} ${oracle:+--oracle} ${docker:+--docker} -- "$@"
+enter() { # INSIDE UNSHARE-FLAG...
+  local how=$1
+  shift
+  unshare "$@" --mount --propagation private true 2>/dev/null || return 0
+  KMA_SERVICES_INSIDE=$how exec unshare "$@" --mount --propagation private \
+    "${BASH_SOURCE[0]}" ${bases:+--bases} ${oracle:+--oracle} ${docker:+--docker} -- "${command[@]}"
+}
+command=("$@")
+if [ -z "$inside" ] && [ "$(id -u)" = 0 ]; then
+  enter yes
+elif [ -z "$inside" ]; then
+  enter user --user --map-root-user --map-auto
+  enter user --user --map-root-user
 fi
+user=
+if [ "$inside" = user ]; then user=yes inside=; fi
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/kma-services.XXXXXX")
 binfmt=/proc/sys/fs/binfmt_misc
@@ -137,8 +153,9 @@ register() {
 }
 
 register_qemu() {
-  [ -n "$inside" ] || { say "no emulation: registering QEMU takes root and a mount namespace"; return; }
-  mount -t binfmt_misc binfmt_misc "$binfmt" || { say "no emulation: this kernel has no binfmt_misc"; return; }
+  [ -n "$inside$user" ] || { say "no emulation: registering QEMU takes root and a mount namespace"; return; }
+  # Where the kernel has one for all user namespaces, what root registered works.
+  mount -t binfmt_misc binfmt_misc "$binfmt" 2>/dev/null || { say "no QEMU registered: this kernel has no binfmt_misc${user:+ for user namespaces, which takes Linux 6.7}"; return; }
   register aarch64 qemu-aarch64-static linux/arm64 \
     '\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
   register x86_64 qemu-x86_64-static linux/amd64 \

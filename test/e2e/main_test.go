@@ -41,6 +41,10 @@ func runAll(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
+	// Ordinary users run it, too.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 0, err
+	}
 	binary = filepath.Join(dir, "kaniko-multiarch")
 	sharedState = filepath.Join(dir, "state")
 	cmd := exec.Command("go", "build", "-o", binary, "../..")
