@@ -19,7 +19,7 @@ help: ## What can be made
 build: ## One static binary: bin/kaniko-multiarch
 	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -buildid= -X $$(go list -m)/internal/cli.Version=$(VERSION)" -o bin/kaniko-multiarch .
 
-demo: build ## Build, merge and run a two-platform image here, in a minute, as root
+demo: build ## Build, merge and run a two-platform image here, in a minute, as any user
 	test/install.sh
 	test/with-services.sh --bases examples/hello/demo.sh
 

@@ -142,7 +142,11 @@ func (u *unpacker) regular(dir *directory, name string, size int64, attrs attrib
 	if err != nil {
 		return err
 	}
-	return attrs.set(dir.fd, name, true)
+	if err := attrs.set(dir.fd, name, true); err != nil {
+		return err
+	}
+	u.stoodIn(attrs, unix.S_IFREG, size)
+	return nil
 }
 
 func createFile(dir int, name string) (int, error) {

@@ -34,3 +34,29 @@ func standsFor(text string) error {
 	what, root := strings.CutPrefix(text, StandInRoot)
 	return &ids.MissingError{What: what, Root: root}
 }
+
+// Copy is what a copy has in common with a stand-in that was copied with its
+// times, as whoever keeps owners does (cp -p, install -p, tar, rsync -a): the
+// owner that it got is not what the stand-in stands for.
+type Copy struct {
+	Mode uint32
+	// Size is 0 for a directory.
+	Size      int64
+	Sec, Nsec int64
+}
+
+// CopyOf is what a copy of a file or directory would have.
+func CopyOf(st *unix.Stat_t) Copy {
+	c := Copy{Mode: st.Mode, Size: st.Size, Sec: int64(st.Mtim.Sec), Nsec: int64(st.Mtim.Nsec)}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		c.Size = 0
+	}
+	return c
+}
+
+func (u *unpacker) stoodIn(a attributes, kind uint32, size int64) {
+	if a.instead == "" || strings.HasPrefix(a.instead, StandInRoot) || u.opts.StoodIn == nil {
+		return
+	}
+	u.opts.StoodIn(Copy{Mode: kind | a.mode, Size: size, Sec: int64(a.mtime.Sec), Nsec: int64(a.mtime.Nsec)})
+}

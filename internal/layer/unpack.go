@@ -35,6 +35,8 @@ type UnpackOptions struct {
 	// StandIn is the name of an extended attribute; see StandsFor. It is for
 	// trees in a user namespace. Empty makes an error of what cannot be made.
 	StandIn string
+	// StoodIn, if any, is called for each stand-in for an owner.
+	StoodIn func(Copy)
 }
 
 // Owner is a user and a group.
@@ -244,7 +246,11 @@ func (u *unpacker) finishDir(name string) error {
 	}
 	defer f.Close()
 	attrs := u.dirs[name]
-	return attrs.setDir(int(f.Fd()))
+	if err := attrs.setDir(int(f.Fd())); err != nil {
+		return err
+	}
+	u.stoodIn(attrs, unix.S_IFDIR, 0)
+	return nil
 }
 
 // reopen opens d for more than looking things up in it.

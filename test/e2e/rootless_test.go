@@ -237,31 +237,24 @@ func TestRootless_after_a_kill(t *testing.T) {
 	assert.Equal(t, len(left()), 0)
 }
 
-// smallHello is the example with a program that is compiled in a moment, where
-// the user has it: DIR/examples/hello.
-func smallHello(t *testing.T, dir string) string {
+// quickBases are the example's base images, with a compiler that needs a moment
+// only: what it makes is a script.
+func quickBases(t *testing.T, registry, bases, list string) string {
 	t.Helper()
-	tool(t, "cp", "-r", "../../examples", dir)
-	at := filepath.Join(dir, "examples/hello")
-	sources, err := filepath.Glob(filepath.Join(at, "*.go"))
-	assert.NilError(t, err)
-	for _, name := range sources {
-		assert.NilError(t, os.Remove(name))
+	const compiler = `#!/bin/sh
+while [ "$1" != -o ]; do shift; done
+mkdir -p "${2%/*}"
+cat >"$2" <<END
+#!/bin/sh
+echo "Hello from $GOOS/$GOARCH: this image's RUN saw \$(cat /etc/hello/machine), I am uid \$(id -u)"
+END
+`
+	quick := registry + "/rootless/bases"
+	for name, dockerfile := range map[string]string{"debian:12": "ENV A=b\n", "golang:1.26": "COPY --chmod=0755 go /usr/local/bin/go\n"} {
+		dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + "/debian:12\n" + dockerfile, "go": compiler})
+		ok(t, "build", "--context", dir, "--destination", quick+"/"+name, "--platform", list, "--state-dir", sharedState)
 	}
-	assert.NilError(t, os.WriteFile(filepath.Join(at, "main.go"), []byte(`package main
-
-import (
-	"fmt"
-	"os"
-	"runtime"
-)
-
-func main() {
-	machine, _ := os.ReadFile("/etc/hello/machine")
-	fmt.Printf("Hello from linux/%s: %s, I am uid %d\n", runtime.GOARCH, machine, os.Getuid())
-}
-`), 0o644))
-	return at
+	return quick
 }
 
 // The example for both platforms, as `make demo` makes it: by an ordinary
@@ -269,12 +262,14 @@ func main() {
 // is built the same, but nobody can be its user 10001.
 func TestRootless_demo(t *testing.T) {
 	t.Parallel()
-	registry, bases, list := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES"), platforms(t)
+	needRoot(t)
+	registry, list := service(t, "KMA_TEST_REGISTRY"), platforms(t)
+	bases := quickBases(t, registry, service(t, "KMA_TEST_BASES"), list)
 	for name, tc := range map[string]struct {
 		lines string
 		want  []string
 	}{
-		"ids": {withIDs, []string{"Hello from linux/amd64: x86_64\n, I am uid 10001", "Hello from linux/arm64: aarch64\n, I am uid 10001"}},
+		"ids": {withIDs, []string{"Hello from linux/amd64: this image's RUN saw x86_64, I am uid 10001", "Hello from linux/arm64: this image's RUN saw aarch64, I am uid 10001"}},
 		"one_id": {oneID, []string{
 			"linux/amd64 was built and not run", "linux/arm64 was built and not run", "add the line",
 		}},
@@ -287,7 +282,8 @@ func TestRootless_demo(t *testing.T) {
 				}
 			}
 			user := newOrdinaryUser(t, tc.lines)
-			example := smallHello(t, user.home)
+			tool(t, "cp", "-r", "../../examples", "../../test", user.home)
+			example := filepath.Join(user.home, "examples/hello")
 			args := func(image string) []string {
 				return append([]string{"build", "--context", example, "--destination", image, "--platform", list, "--reproducible"}, helloContexts(bases)...)
 			}
@@ -298,7 +294,6 @@ func TestRootless_demo(t *testing.T) {
 			assert.DeepEqual(t, rawIndex(t, ofUser).Manifests, rawIndex(t, ofRoot).Manifests)
 
 			// The demo finds the program where make puts it.
-			tool(t, "cp", "-r", "../../test", user.home)
 			assert.NilError(t, os.Mkdir(filepath.Join(user.home, "bin"), 0o755))
 			tool(t, "cp", binary, filepath.Join(user.home, "bin"))
 			r = user.run(t, nil, filepath.Join(user.home, "test/with-services.sh"), "bash", "-c", `cat /proc/sys/fs/binfmt_misc/kma-*

@@ -28,6 +28,8 @@ type baseInfo struct {
 	// Opaque says that all layers below are hidden. Overlayfs does not look for
 	// that on the root of a layer.
 	Opaque bool `json:"opaque"`
+	// StandIns are what copies of the stand-ins for owners would have.
+	StandIns []layer.Copy `json:"standIns,omitempty"`
 }
 
 // Base implements rootfs.Store.
@@ -71,6 +73,9 @@ func (s *Store) base(ctx context.Context, diffID digest.Digest, open func(contex
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bases[diffID] = t
+	for _, c := range info.StandIns {
+		s.standIns[c] = true
+	}
 	return nil
 }
 
@@ -124,6 +129,7 @@ func (s *Store) unpackTar(ctx context.Context, root string, diffID digest.Digest
 		// whatever is lost here.
 		BestEffortXattrs: true,
 		StandIn:          s.standIn(),
+		StoodIn:          func(c layer.Copy) { info.StandIns = append(info.StandIns, c) },
 	}
 	err = state.ReadBase(ctx, diffID, open, func(r io.Reader) error {
 		return layer.Unpack(ctx, bufio.NewReaderSize(r, 1<<20), root, options)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/org/kaniko-multiarch/internal/ids"
 	"github.com/org/kaniko-multiarch/internal/layer"
 )
 
@@ -29,8 +30,9 @@ type differ struct {
 	escaped bool
 	naming  naming
 	// standIn is the attribute of stand-ins, empty where there are none.
-	standIn string
-	changes []layer.Change
+	standIn          string
+	looksLikeStandIn func(layer.Copy) bool
+	changes          []layer.Change
 }
 
 func (d *differ) run() error { return d.dir(".", true, false) }
@@ -122,7 +124,10 @@ func (d *differ) entry(name string, below, hidden bool) error {
 	if len(d.changes) == before {
 		return nil
 	}
-	return d.checkStandIn(name, exists)
+	if err := d.checkStandIn(name, exists); err != nil || same {
+		return err
+	}
+	return d.checkCopy(name, &us)
 }
 
 // checkStandIn refuses to put the name, or a directory with changes below it,
@@ -140,6 +145,14 @@ func (d *differ) checkStandIn(name string, exists bool) error {
 		return fmt.Errorf("/%s cannot be put into a layer: %w", name, err)
 	}
 	return nil
+}
+
+// checkCopy refuses what a step gave the owner that it saw on a stand-in.
+func (d *differ) checkCopy(name string, st *unix.Stat_t) error {
+	if d.standIn == "" || !d.looksLikeStandIn(layer.CopyOf(st)) {
+		return nil
+	}
+	return fmt.Errorf("/%s cannot be put into a layer: %w", name, &ids.MissingError{What: "it looks like a copy of a file that is not root's"})
 }
 
 func (d *differ) add(name string, kind layer.Kind) {

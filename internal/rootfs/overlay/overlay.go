@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 	"github.com/org/kaniko-multiarch/internal/rootfs/state"
 )
@@ -35,6 +36,9 @@ type Store struct {
 
 	mu    sync.Mutex
 	bases map[digest.Digest]*tree
+	// standIns are those of all bases: a step can mount trees that it does not
+	// run in.
+	standIns map[layer.Copy]bool
 }
 
 var _ rootfs.Store = (*Store)(nil)
@@ -64,7 +68,7 @@ func New(stateDir string) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{state: dir, naming: naming, bases: map[digest.Digest]*tree{}}
+	s := &Store{state: dir, naming: naming, bases: map[digest.Digest]*tree{}, standIns: map[layer.Copy]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -120,6 +124,12 @@ func (s *Store) standIn() string {
 		return standIn
 	}
 	return ""
+}
+
+func (s *Store) looksLikeStandIn(c layer.Copy) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.standIns[c]
 }
 
 // Probe tells why New would fail, or nothing.

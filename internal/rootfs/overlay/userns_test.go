@@ -94,7 +94,7 @@ func TestStandIns(t *testing.T) {
 	}
 	s := newStore(t, t.TempDir())
 	lower := base(t, s, makeOwned(t,
-		owned{"etc/", tar.TypeDir, 0, 0, ""}, owned{"etc/shadow", tar.TypeReg, 0, 42, "secret"}, owned{"etc/passwd", tar.TypeReg, 0, 0, "root"},
+		owned{"etc/", tar.TypeDir, 0, 0, ""}, owned{"etc/shadow", tar.TypeReg, 0, 42, "secret"}, owned{"etc/passwd", tar.TypeReg, 0, 0, "root:x"},
 		owned{"mail/", tar.TypeDir, 0, 8, ""}, owned{"mail/old", tar.TypeReg, 0, 0, "old"}, owned{"null", tar.TypeChar, 0, 0, ""},
 	))
 	upper := base(t, s, makeOwned(t, owned{"other", tar.TypeReg, 0, 0, ""}))
@@ -110,6 +110,9 @@ func TestStandIns(t *testing.T) {
 		{"directory_changed", "chmod 700 mail", "/mail cannot be put into a layer: its owner is 0:8: "},
 		{"below_a_directory", "echo x >mail/new", "/mail cannot be put into a layer: its owner is 0:8: "},
 		{"removed_below_a_directory", "rm mail/old", "/mail cannot be put into a layer: its owner is 0:8: "},
+		{"copied", "cp etc/shadow copy", ""},
+		{"copied_with_owner", "cp -p etc/shadow copy; chmod 700 copy; chmod 755 copy", "/copy cannot be put into a layer: it looks like a copy of a file that is not root's"},
+		{"copied_directory_with_owner", "mkdir copy; chmod --reference=mail copy; touch -r mail copy", "/copy cannot be put into a layer: it looks like a copy of"},
 		{"device", "chmod 600 null", "/null cannot be put into a layer: it is a device: this takes root"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -249,7 +249,7 @@ func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
 	}
 	d := &differ{
 		ctx: ctx, upper: w.upper(), lower: lower.Path(), scratch: len(w.parents) == 0,
-		naming: w.store.naming, standIn: w.store.standIn(),
+		naming: w.store.naming, standIn: w.store.standIn(), looksLikeStandIn: w.store.looksLikeStandIn,
 	}
 	err = errors.Join(d.run(), lower.unmount())
 	if err != nil {
