@@ -8,7 +8,7 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-// Every eighth case of the corpus, with what this machine has. `make
+// Every tenth case of the corpus, with what this machine has. `make
 // test-conformance` runs them all.
 func TestCorpus(t *testing.T) {
 	t.Parallel()
@@ -20,7 +20,7 @@ func TestCorpus(t *testing.T) {
 			t.Skipf("%s is not set: run `make test` as root on Debian, which starts the service", name)
 		}
 	}
-	o := options{isolations: []string{isolationNamespaces}, sample: 8, parallel: 2}
+	o := options{isolations: []string{isolationNamespaces}, sample: 10, parallel: 2}
 	if os.Getenv("KMA_TEST_DOCKER") != "" {
 		o.isolations = append(o.isolations, isolationInPlace)
 	}

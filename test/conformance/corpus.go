@@ -75,6 +75,9 @@ func unpack(c *Case, archive *txtar.Archive, dir string) error {
 			for name, sub := range c.Contexts {
 				c.Contexts[name] = filepath.Join(c.Context, sub)
 			}
+			for name, sub := range c.BaseTars {
+				c.BaseTars[name] = filepath.Join(c.Context, sub)
+			}
 			for name, sub := range c.BaseFiles {
 				c.BaseFiles[name] = filepath.Join(c.Context, sub)
 			}

@@ -101,11 +101,12 @@ func load(o options, dir string) (*table, error) {
 	return unpackCorpus(dir)
 }
 
-// sample picks every nth of the cases whose name matches.
+// sample picks every nth of the cases whose name matches; with n above 1, of those
+// that are quick.
 func sample(all []Case, only *regexp.Regexp, n int) []Case {
 	var picked []Case
 	for _, c := range all {
-		if only.MatchString(c.Name) {
+		if only.MatchString(c.Name) && !(n > 1 && c.Slow) {
 			picked = append(picked, c)
 		}
 	}

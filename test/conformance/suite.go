@@ -199,6 +199,13 @@ func (s *suite) job(ctx context.Context, c *Case, repository string) (job, error
 		}
 		j.images[name] = image
 	}
+	for name, file := range c.BaseTars {
+		image := repository + "-base:" + unfit.ReplaceAllString(strings.ToLower(name), "-")
+		if err := pushTar(filepath.Join(s.dir, file), image); err != nil {
+			return j, fmt.Errorf("base %s: %w", name, err)
+		}
+		j.images[name] = image
+	}
 	return j, nil
 }
 

@@ -43,6 +43,9 @@ type Case struct {
 	// BaseFiles are Dockerfiles of images that BuildKit builds first, by the name
 	// that the Dockerfile knows them under. A "#STAGE" behind one is its target.
 	BaseFiles map[string]string `json:"baseFiles"`
+	// BaseTars are images of one layer each, an uncompressed tar as it is, by the
+	// name that the Dockerfile knows them under.
+	BaseTars map[string]string `json:"baseTars"`
 	// Serve makes the context a web site; the build argument HTTP is its address.
 	Serve bool `json:"serve"`
 	// Fails is a build that must fail with both builders. Error is a part of both
@@ -55,6 +58,8 @@ type Case struct {
 	// Skip is why the case cannot run, Differs why its differences are right.
 	Skip    string `json:"skip"`
 	Differs string `json:"differs"`
+	// Slow is a case that samples leave out.
+	Slow bool `json:"slow"`
 }
 
 // Exemption allows a difference.

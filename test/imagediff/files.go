@@ -54,7 +54,7 @@ func (r *report) files(name string, a, b *file, o Options) {
 		vb, inB := b.xattrs[key]
 		r.differ(name+": xattr "+key, value(va, inA), value(vb, inB))
 	}
-	ta, tb := o.times(a.modified, b.modified)
+	ta, tb := o.times(a.modified, b.modified, a.kind == tar.TypeDir)
 	r.differ(name+": modified", ta, tb)
 }
 

@@ -20,20 +20,22 @@ type Options struct {
 	// the layers' diff IDs.
 	Times bool
 	// Since compares file times, to the second, but not those of which both lie
-	// between it and now: the builds' own clock made them. Zero compares none.
+	// between it and now: the builds' own clock made them. For a directory it is
+	// enough if the second does: BuildKit leaves its time on a directory that it
+	// made a mount point in. Zero compares none.
 	Since time.Time
 	// Layers keeps what layers hold from one comparison to the next; it may be nil.
 	Layers *Layers
 }
 
 // times are what the report says of the times of two files.
-func (o Options) times(a, b time.Time) (string, string) {
+func (o Options) times(a, b time.Time, directory bool) (string, string) {
 	if o.Times {
 		return stamp(a), stamp(b)
 	}
 	since, now := o.Since.Truncate(time.Second), time.Now()
 	clock := func(t time.Time) bool { return !t.Before(since) && !t.After(now) }
-	if o.Since.IsZero() || clock(a) && clock(b) {
+	if o.Since.IsZero() || clock(b) && (directory || clock(a)) {
 		return "", ""
 	}
 	// BuildKit's layers have no parts of seconds.

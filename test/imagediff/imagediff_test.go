@@ -220,11 +220,13 @@ func TestFileTimes(t *testing.T) {
 	assert.Equal(t, got[1], "/f: modified: 1970-01-01T00:00:01Z | 1970-01-01T00:00:02Z")
 }
 
-// TestFileTimes_of_two_builds is about times that only one clock made.
+// TestFileTimes_of_two_builds is about a file and a directory, whose times a
+// clock made or not.
 func TestFileTimes_of_two_builds(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	since := now.Add(-time.Minute)
+	old := time.Unix(1, 0)
 	for name, c := range map[string]struct {
 		a, b time.Time
 		want int
@@ -233,14 +235,16 @@ func TestFileTimes_of_two_builds(t *testing.T) {
 		"truncated_clock": {since.Truncate(time.Second), now, 0},
 		"fixed":           {time.Unix(1, 0), time.Unix(1, 0), 0},
 		"parts_of_second": {time.Unix(1, 5), time.Unix(1, 0), 0},
-		"other":           {time.Unix(1, 0), time.Unix(2, 0), 1},
-		"one_clock":       {time.Unix(1, 0), now, 1},
+		"other":           {old, time.Unix(2, 0), 2},
+		"first_clock":     {now, old, 2},
+		"second_clock":    {old, now, 1},
 		"future":          {now.Add(time.Hour), now, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			at := func(when time.Time) v1.Image {
-				return image(t, layer(t, regular("f", "").with(func(h *tar.Header) { h.ModTime, h.Format = when, tar.FormatPAX })))
+				set := func(h *tar.Header) { h.ModTime, h.Format = when, tar.FormatPAX }
+				return image(t, layer(t, regular("f", "").with(set), directory("d").with(set)))
 			}
 			got, err := Images(at(c.a), at(c.b), Options{Since: since, Layers: &Layers{}})
 			assert.NilError(t, err)
