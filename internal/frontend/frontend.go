@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	commonexptypes "github.com/moby/buildkit/exporter/exptypes"
 	"github.com/moby/buildkit/frontend/dockerfile/builder"
@@ -203,9 +204,14 @@ func (o *Options) attributes() map[string]string {
 	return attrs
 }
 
-// contextName is how the front end looks a named context up: without the
-// default tag.
-func contextName(name string) string { return strings.TrimSuffix(name, ":latest") }
+// contextName is how the front end looks a named context up: in its short form,
+// without the default tag. Docker's client shortens names, too.
+func contextName(name string) string {
+	if named, err := reference.ParseNormalizedNamed(name); err == nil {
+		name = reference.FamiliarString(named)
+	}
+	return strings.TrimSuffix(name, ":latest")
+}
 
 // mainContext is the name of the main context and of its option.
 const mainContext = "context"

@@ -229,3 +229,13 @@ func TestRunsOn(t *testing.T) {
 	assert.Check(t, RunsOn(img, ocispecs.Platform{OS: "linux", Architecture: "amd64"}))
 	assert.Check(t, !RunsOn(img, ocispecs.Platform{OS: "linux", Architecture: "s390x"}))
 }
+
+func TestContextName(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"base": "base", "base:latest": "base", "docker.io/library/alpine:3": "alpine:3", "docker.io/library/alpine": "alpine",
+		"registry.test/a/b:latest": "registry.test/a/b", "UPPER": "UPPER",
+	} {
+		assert.Check(t, is.Equal(contextName(name), want))
+	}
+}
