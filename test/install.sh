@@ -19,6 +19,9 @@ needed=(
   qemu-aarch64-static:qemu-user-static
   busybox:busybox-static # the sandbox tests' root
   jq:jq
+  bzip2:bzip2 # the corpus' archives, with the next two
+  xz:xz-utils
+  zstd:zstd
   git:git
   getfattr:attr
   getcap:libcap2-bin
