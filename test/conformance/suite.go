@@ -217,7 +217,7 @@ func (s *suite) compare(ctx context.Context, j job, isolation, ours, theirs stri
 	}
 	output, err := s.ours[isolation].build(ctx, j, ours)
 	if (err != nil) != fails {
-		if why := s.exempt(j.Case, told(err)); why != "" {
+		if why := s.exempt(j.Case, isolation, told(err)); why != "" {
 			return result{Result: passed, Exempt: []string{told(err) + " (" + why + ")"}}
 		}
 		return result{Result: failed, What: told(err), Output: output}
@@ -236,7 +236,7 @@ func (s *suite) compare(ctx context.Context, j job, isolation, ours, theirs stri
 	}
 	r := result{Result: passed}
 	for _, line := range lines {
-		if why := s.exempt(j.Case, line); why != "" {
+		if why := s.exempt(j.Case, isolation, line); why != "" {
 			r.Exempt = append(r.Exempt, line+" ("+why+")")
 			continue
 		}
@@ -260,12 +260,12 @@ func (s *suite) differences(ours, theirs string) ([]string, error) {
 }
 
 // exempt returns why a difference is allowed, or nothing.
-func (s *suite) exempt(c *Case, line string) string {
+func (s *suite) exempt(c *Case, isolation, line string) string {
 	if c.Differs != "" {
 		return c.Differs
 	}
 	for i, e := range s.Exemptions {
-		if e.covers(c.Name, line) {
+		if e.covers(c.Name, isolation, line) {
 			s.mu.Lock()
 			s.used[i] = true
 			s.mu.Unlock()
@@ -280,7 +280,8 @@ func (s *suite) unused() []result {
 	var out []result
 	for i, e := range s.Exemptions {
 		ran := func(c Case) bool { return whole(e.Case).MatchString(c.Name) }
-		if !s.used[i] && slices.ContainsFunc(s.Cases, ran) {
+		place := e.Isolation == "" || slices.Contains(s.isolations, e.Isolation)
+		if place && !s.used[i] && slices.ContainsFunc(s.Cases, ran) {
 			out = append(out, result{Name: e.Case, Result: failed, What: "the exemption of " + e.Line + " is not needed: remove it"})
 		}
 	}

@@ -69,10 +69,12 @@ type Exemption struct {
 	Case string `json:"case"`
 	Line string `json:"line"`
 	Why  string `json:"why"`
+	// Isolation is where it holds; empty is everywhere.
+	Isolation string `json:"isolation"`
 }
 
-func (e Exemption) covers(name, line string) bool {
-	return whole(e.Case).MatchString(name) && whole(e.Line).MatchString(line)
+func (e Exemption) covers(name, isolation, line string) bool {
+	return (e.Isolation == "" || e.Isolation == isolation) && whole(e.Case).MatchString(name) && whole(e.Line).MatchString(line)
 }
 
 func whole(expression string) *regexp.Regexp { return regexp.MustCompile("^(?:" + expression + ")$") }

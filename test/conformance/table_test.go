@@ -109,13 +109,17 @@ func TestSample(t *testing.T) {
 // An exemption covers whole names and lines, and one that nothing needs is told of.
 func TestExemptions(t *testing.T) {
 	t.Parallel()
-	s := &suite{used: map[int]bool{}, table: &table{
-		Cases:      []Case{{Name: "a"}, {Name: "ab"}},
-		Exemptions: []Exemption{{Case: "a", Line: "/f: .*", Why: "because"}, {Case: "ab", Line: "x", Why: "never"}, {Case: "other", Line: "x", Why: "did not run"}},
+	s := &suite{isolations: []string{isolationNamespaces}, used: map[int]bool{}, table: &table{
+		Cases: []Case{{Name: "a"}, {Name: "ab"}},
+		Exemptions: []Exemption{{Case: "a", Line: "/f: .*", Why: "because"}, {Case: "ab", Line: "x", Why: "never"}, {Case: "other", Line: "x", Why: "did not run"},
+			{Case: "a", Line: "/g", Why: "elsewhere", Isolation: isolationInPlace}},
 	}}
-	assert.Check(t, is.Equal(s.exempt(&s.Cases[0], "/f: mode"), "because"))
-	assert.Check(t, is.Equal(s.exempt(&s.Cases[0], "in /f: mode"), ""))
-	assert.Check(t, is.Equal(s.exempt(&s.Cases[1], "/f: mode"), ""))
+	assert.Check(t, is.Equal(s.exempt(&s.Cases[0], isolationNamespaces, "/f: mode"), "because"))
+	assert.Check(t, is.Equal(s.exempt(&s.Cases[0], isolationNamespaces, "in /f: mode"), ""))
+	assert.Check(t, is.Equal(s.exempt(&s.Cases[1], isolationNamespaces, "/f: mode"), ""))
+	assert.Check(t, is.Equal(s.exempt(&s.Cases[0], isolationNamespaces, "/g"), ""))
+	assert.Check(t, is.Equal(s.exempt(&s.Cases[0], isolationInPlace, "/g"), "elsewhere"))
+	s.used = map[int]bool{0: true}
 	left := s.unused()
 	assert.Assert(t, is.Len(left, 1))
 	assert.Check(t, is.Contains(left[0].What, "the exemption of x is not needed"))
