@@ -36,8 +36,10 @@ type fake struct {
 	mu        sync.Mutex
 	manifests map[string]content
 	blobs     map[string][]byte
-	// fault is asked before every operation: "manifest", "blob", "push",
-	// "copy".
+	// referrers counts what refers to a reference.
+	referrers map[string]int
+	// fault is asked before every operation: "head", "manifest", "blob",
+	// "push", "copy", "referrers".
 	fault func(op string, ref registry.Ref) error
 	// readBack replaces what a push by digest leaves behind.
 	readBack func(content) content
@@ -54,6 +56,25 @@ func (f *fake) begin(op string, ref registry.Ref) error {
 		return f.fault(op, ref)
 	}
 	return nil
+}
+
+func (f *fake) Head(_ context.Context, ref registry.Ref) (ocispecs.Descriptor, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.begin("head", ref); err != nil {
+		return ocispecs.Descriptor{}, err
+	}
+	c, ok := f.manifests[ref.String()]
+	if !ok {
+		return ocispecs.Descriptor{}, fmt.Errorf("%s: %w", ref, registry.ErrNotFound)
+	}
+	return ocispecs.Descriptor{MediaType: c.mediaType, Digest: digest.FromBytes(c.data), Size: int64(len(c.data))}, nil
+}
+
+func (f *fake) CopyReferrers(_ context.Context, to, from registry.Ref) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.referrers[from.String()], f.begin("referrers", to)
 }
 
 func (f *fake) Manifest(_ context.Context, ref registry.Ref) (ocispecs.Descriptor, []byte, error) {
@@ -178,6 +199,53 @@ func (f *fake) oci(t *testing.T, p string) record.Found {
 func (f *fake) docker(t *testing.T, p string) record.Found {
 	t.Helper()
 	return f.image(t, repo, p, p, dockerImage)
+}
+
+// entry is the descriptor of a record's image.
+func entry(t *testing.T, found record.Found) ocispecs.Descriptor {
+	t.Helper()
+	r := found.Record
+	p, err := platform.Parse(r.Platform)
+	assert.NilError(t, err)
+	return ocispecs.Descriptor{MediaType: r.MediaType, Digest: r.Digest, Size: r.Size, Platform: &p}
+}
+
+// index puts an index of images into a repository, and returns its record,
+// which is of no platform.
+func (f *fake) index(t *testing.T, name, mediaType string, images ...record.Found) record.Found {
+	t.Helper()
+	var entries []ocispecs.Descriptor
+	for _, img := range images {
+		entries = append(entries, entry(t, img))
+	}
+	return f.putIndex(t, name, mediaType, nil, entries...)
+}
+
+func (f *fake) putIndex(t *testing.T, name, mediaType string, annotations map[string]string, entries ...ocispecs.Descriptor) record.Found {
+	t.Helper()
+	i := ocispecs.Index{MediaType: mediaType, Manifests: entries, Annotations: annotations}
+	i.SchemaVersion = 2
+	// Indented, as no program of ours writes it.
+	data, err := json.MarshalIndent(i, "", "   ")
+	assert.NilError(t, err)
+	return f.put(t, name, "", mediaType, data, nil)
+}
+
+// attest puts BuildKit's attestation of an image into a repository.
+func (f *fake) attest(t *testing.T, name string, about digest.Digest) ocispecs.Descriptor {
+	t.Helper()
+	data := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":2},"layers":[{"mediaType":"application/vnd.in-toto+json","digest":%q,"size":9}]}`,
+		ocispecs.MediaTypeImageManifest, ocispecs.MediaTypeImageConfig, digest.FromString("{}"), digest.FromString(about.String()))
+	r := f.put(t, name, "", ocispecs.MediaTypeImageManifest, data, []byte("{}")).Record
+	return ocispecs.Descriptor{
+		MediaType: r.MediaType, Digest: r.Digest, Size: r.Size, Platform: &ocispecs.Platform{OS: "unknown", Architecture: "unknown"},
+		Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": about.String()},
+	}
+}
+
+// tag names what a record is of.
+func (f *fake) tag(ref string, found record.Found) {
+	f.manifests[ref] = f.manifests[found.Record.Image+"@"+found.Record.Digest.String()]
 }
 
 func bare(found record.Found) record.Found {

@@ -10,23 +10,21 @@ package merge
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/org/kaniko-multiarch/internal/platform"
-	"github.com/org/kaniko-multiarch/internal/record"
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
 // Reader is what verifying and a dry run need of a registry. Errors wrap
 // registry.ErrNotFound where that is the reason.
 type Reader interface {
+	Head(ctx context.Context, ref registry.Ref) (ocispecs.Descriptor, error)
 	Manifest(ctx context.Context, ref registry.Ref) (ocispecs.Descriptor, []byte, error)
 	Blob(ctx context.Context, repo registry.Ref, desc ocispecs.Descriptor) (io.ReadCloser, error)
 }
@@ -36,91 +34,15 @@ type Writer interface {
 	PushManifest(ctx context.Context, ref registry.Ref, mediaType string, data []byte) (ocispecs.Descriptor, error)
 	// CopyImage copies a manifest and the blobs that the other side lacks.
 	CopyImage(ctx context.Context, to, from registry.Ref) error
+	// CopyReferrers copies what refers to a manifest and returns how many
+	// manifests that were.
+	CopyReferrers(ctx context.Context, to, from registry.Ref) (int, error)
 }
 
 // Registry is satisfied by internal/registry.Client.
 type Registry interface {
 	Reader
 	Writer
-}
-
-// Mode decides what becomes of images of Docker's media types.
-type Mode string
-
-const (
-	// ModeAuto, also the empty mode, follows the images: only Docker images
-	// make a Docker manifest list, all else an OCI index.
-	ModeAuto Mode = "auto"
-	// ModeOCI makes an OCI index and rewrites Docker images to OCI ones. Their
-	// digests change; the report has both.
-	ModeOCI Mode = "oci"
-	// ModeDocker makes a Docker manifest list and refuses OCI images.
-	ModeDocker Mode = "docker"
-)
-
-// Options say what to merge and where to publish it.
-type Options struct {
-	// Records, one for each platform; see record.Read.
-	Records []record.Found
-	// Destinations are references with a tag; one without tag publishes by
-	// digest only. The images are looked for in the first one's repository
-	// first, and copied to every other. At least one is needed.
-	Destinations []string
-	// Platforms that the index must have, neither more nor less. Empty takes
-	// what the records name.
-	Platforms []ocispecs.Platform
-	// Key picks the records of one image. Empty means that all have one key.
-	Key string
-	// Annotations are [PREFIX:]KEY=VALUE. Without prefix, and with "index:",
-	// they belong to the index; with "manifest-descriptor:" to every entry of
-	// it, with "manifest-descriptor[linux/arm64]:" to one.
-	Annotations []string
-	OCIMode     Mode
-	// DryRun verifies and assembles but writes nothing to any registry.
-	DryRun bool
-	// ExplicitPush is set when the user demanded a push: records of images
-	// that were not pushed are then an error, not a reason for a dry run.
-	ExplicitPush bool
-	// IgnoreImmutableTags leaves a tag out, with a warning, that the registry does
-	// not let move.
-	IgnoreImmutableTags bool
-}
-
-// Report is the result. Its JSON form is the report file.
-type Report struct {
-	Digest digest.Digest `json:"digest"`
-	// Image is name@digest in the first destination's repository.
-	Image string `json:"image"`
-	// Tags are the full references that were moved, or would have been.
-	Tags []string `json:"tags"`
-	// Platforms in canonical form, in the order of the index.
-	Platforms []string `json:"platforms"`
-	MediaType string   `json:"mediaType"`
-	Size      int64    `json:"size"`
-	// Published is false after a dry run.
-	Published bool    `json:"published"`
-	Images    []Image `json:"images"`
-	// Index holds the exact bytes of the index.
-	Index json.RawMessage `json:"index"`
-	// Notices are worth a line in the log, Warnings a coloured one.
-	Notices  []string `json:"notices"`
-	Warnings []string `json:"warnings"`
-}
-
-// Image is one entry of the index.
-type Image struct {
-	Platform  string        `json:"platform"`
-	Digest    digest.Digest `json:"digest"`
-	Size      int64         `json:"size"`
-	MediaType string        `json:"mediaType"`
-	// Source is the digest that was built, which differs from Digest when the
-	// image was converted.
-	Source digest.Digest `json:"source"`
-	// CopiedFrom is the repository that the image was copied from, if it was
-	// not in the destination's.
-	CopiedFrom string `json:"copiedFrom,omitempty"`
-	// Record is the file that named the image.
-	Record string `json:"record,omitempty"`
 }
 
 // Run verifies, assembles and, unless it is a dry run, publishes.
@@ -133,28 +55,35 @@ func Run(ctx context.Context, reg Registry, opts Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.choose()
+	m.chooseRecords()
 	if err := m.inspect(ctx, reg); err != nil {
 		return nil, err
 	}
+	m.arrange()
 	m.checkPlatforms()
 	mediaType := m.settleTypes()
 	m.annotate(mediaType)
-	if len(m.problems) > 0 {
-		return nil, &VerifyError{Problems: m.problems}
+	m.settleAttached(mediaType)
+	if err := m.findSubject(ctx, reg, mediaType); err != nil {
+		return nil, err
 	}
-	data, err := m.index(mediaType)
+	if err := m.failed(); err != nil {
+		return nil, err
+	}
+	out, err := m.assemble(mediaType)
 	if err != nil {
 		return nil, fmt.Errorf("assembling the index: %w", err)
 	}
-	if m.dryRun {
-		return m.report(mediaType, data), nil
-	}
-	if err := m.publish(ctx, reg, mediaType, data); err != nil {
+	if err := m.lookAtTags(ctx, reg, out); err != nil {
 		return nil, err
 	}
-	report := m.report(mediaType, data)
-	report.Published = true
+	if !m.dryRun {
+		if err := m.publish(ctx, reg, out); err != nil {
+			return nil, err
+		}
+	}
+	report := m.report(out)
+	report.Published = !m.dryRun && len(m.repos) > 0
 	return report, nil
 }
 
@@ -164,30 +93,65 @@ type merger struct {
 	annotations annotations
 	// repos are the destinations' repositories, each once; tags the full names.
 	repos, tags []registry.Ref
-	children    []*child
+	sources     []*source
+	// children and attached are the entries of the index.
+	children []*child
+	attached []*attachment
+	subject  *ocispecs.Descriptor
+	guard    guard
+	// there are the tags that name the result already.
+	there map[registry.Ref]bool
 	// dryRun is the user's wish, or follows from images that were not pushed.
-	dryRun            bool
+	dryRun, unpushed  bool
 	problems          []string
 	notices, warnings []string
 }
 
+// result is what gets published.
+type result struct {
+	mediaType   string
+	data        []byte
+	digest      digest.Digest
+	annotations map[string]string
+}
+
 func newMerger(opts Options) (*merger, error) {
-	m := &merger{opts: opts, dryRun: opts.DryRun}
+	m := &merger{opts: opts, dryRun: opts.DryRun, there: map[registry.Ref]bool{}}
 	switch opts.OCIMode {
 	case "", ModeAuto, ModeOCI, ModeDocker:
 	default:
 		return nil, usage("oci-mode %q: use auto, oci or docker", opts.OCIMode)
 	}
-	if len(opts.Destinations) == 0 {
-		return nil, usage("no destination: say where to publish the index, for example --destination ghcr.io/acme/app:1.0")
+	switch opts.Attestations {
+	case "", KeepAttestations, DropAttestations, RefuseAttestations:
+	default:
+		return nil, usage("attestations %q: use keep, drop or error", opts.Attestations)
 	}
-	for _, s := range opts.Destinations {
+	if err := m.parseDestinations(); err != nil {
+		return nil, err
+	}
+	if err := m.parseFrom(); err != nil {
+		return nil, err
+	}
+	var err error
+	if m.guard, err = parseGuard(opts.Immutable); err != nil {
+		return nil, err
+	}
+	m.annotations, err = parseAnnotations(opts.Annotations, opts.Layout != "")
+	return m, err
+}
+
+func (m *merger) parseDestinations() error {
+	if len(m.opts.Destinations) == 0 && m.opts.Layout == "" {
+		return usage("no destination: say where to publish the index, for example --destination ghcr.io/acme/app:1.0")
+	}
+	for _, s := range m.opts.Destinations {
 		ref, err := registry.ParseRef(s)
 		if err != nil {
-			return nil, usage("destination: %w", err)
+			return usage("destination: %w", err)
 		}
 		if ref.Digest != "" {
-			return nil, usage("destination %q: a destination has a tag or nothing, its digest is what merge finds out", s)
+			return usage("destination %q: a destination has a tag or nothing, its digest is what merge finds out", s)
 		}
 		if repo := ref.WithTag(""); !slices.Contains(m.repos, repo) {
 			m.repos = append(m.repos, repo)
@@ -196,35 +160,17 @@ func newMerger(opts Options) (*merger, error) {
 			m.tags = append(m.tags, ref)
 		}
 	}
-	var err error
-	m.annotations, err = parseAnnotations(opts.Annotations)
-	return m, err
+	if m.opts.Append && len(m.tags) == 0 {
+		return usage("append: give a destination with the tag to append to")
+	}
+	return nil
 }
 
-// requests is how many images are looked at in parallel: enough to hide
-// latency, too few to meet a registry's rate limit.
-const requests = 4
-
-// inspect fills in the children's descriptors, from the registry or, when no
-// image was pushed, from the records.
-func (m *merger) inspect(ctx context.Context, reg Reader) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(requests)
-	for _, c := range m.children {
-		if !c.pushed() {
-			c.assume()
-			continue
-		}
-		group.Go(func() error { return c.inspect(ctx, reg, m.repos) })
+func (m *merger) failed() error {
+	if len(m.problems) == 0 {
+		return nil
 	}
-	if err := group.Wait(); err != nil {
-		return fmt.Errorf("verifying the images: %w", err)
-	}
-	for _, c := range m.children {
-		m.problems = append(m.problems, c.problems...)
-	}
-	slices.SortStableFunc(m.children, func(a, b *child) int { return platform.Compare(a.platform, b.platform) })
-	return nil
+	return &VerifyError{Problems: m.problems}
 }
 
 func (m *merger) problem(format string, args ...any) {
@@ -235,31 +181,51 @@ func (m *merger) notice(format string, args ...any) {
 	m.notices = append(m.notices, fmt.Sprintf(format, args...))
 }
 
-func (m *merger) report(mediaType string, data []byte) *Report {
-	d := digest.FromBytes(data)
+func (m *merger) report(out result) *Report {
 	r := &Report{
-		Digest:    d,
-		Image:     m.repos[0].WithDigest(d).String(),
-		Tags:      []string{},
-		MediaType: mediaType,
-		Size:      int64(len(data)),
-		Index:     data,
-		Notices:   append([]string{}, m.notices...),
-		Warnings:  append([]string{}, m.warnings...),
+		Digest:      out.digest,
+		Tags:        []string{},
+		Unchanged:   []string{},
+		Platforms:   []string{},
+		MediaType:   out.mediaType,
+		Size:        int64(len(out.data)),
+		Attached:    []Attached{},
+		Annotations: out.annotations,
+		Index:       out.data,
+		Notices:     append([]string{}, m.notices...),
+		Warnings:    append([]string{}, m.warnings...),
+	}
+	if r.Annotations == nil {
+		r.Annotations = map[string]string{}
+	}
+	if !m.dryRun {
+		r.Layout = m.opts.Layout
+	}
+	if len(m.repos) > 0 {
+		r.Image = m.repos[0].WithDigest(out.digest).String()
 	}
 	for _, tag := range m.tags {
 		r.Tags = append(r.Tags, tag.String())
+		if m.there[tag] {
+			r.Unchanged = append(r.Unchanged, tag.String())
+		}
 	}
 	for _, c := range m.children {
-		r.Platforms = append(r.Platforms, platform.Format(c.platform))
-		img := Image{
-			Platform: platform.Format(c.platform), Digest: c.desc.Digest, Size: c.desc.Size, MediaType: c.desc.MediaType,
-			Source: c.found.Record.Digest, Record: c.found.Path,
+		name := platform.Format(c.platform)
+		if !slices.Contains(r.Platforms, name) {
+			r.Platforms = append(r.Platforms, name)
 		}
-		if c.pushed() && c.source != m.repos[0] {
-			img.CopiedFrom = c.source.Name()
+		img := Image{
+			Platform: name, Digest: c.desc.Digest, Size: c.desc.Size, MediaType: c.desc.MediaType,
+			Source: c.built, Record: c.source.label(),
+		}
+		if len(m.repos) > 0 && c.repo != m.repos[0] && c.source.pushed() {
+			img.CopiedFrom = c.repo.Name()
 		}
 		r.Images = append(r.Images, img)
+	}
+	for _, a := range m.attached {
+		r.Attached = append(r.Attached, Attached{Digest: a.desc.Digest, MediaType: a.desc.MediaType, About: a.about})
 	}
 	return r
 }

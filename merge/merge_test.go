@@ -132,7 +132,22 @@ func TestRun_refuses(t *testing.T) {
 		}, []string{"a push is demanded but no image was pushed: linux-amd64.json, linux-arm64.json"}},
 		"index_as_child": {func(t *testing.T, f *fake, o *merge.Options) {
 			o.Records[1] = f.put(t, repo, "linux/arm64", ocispecs.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[]}`), nil)
-		}, []string{"is itself an index", "provenance"}},
+		}, []string{"has no image"}},
+		"index_of_another_platform": {func(t *testing.T, f *fake, o *merge.Options) {
+			o.Records[1] = f.index(t, repo, ocispecs.MediaTypeImageIndex, f.oci(t, "linux/arm64"), f.oci(t, "linux/s390x"))
+			o.Records[1].Record.Platform = "linux/arm64"
+			o.Platforms = nil
+		}, []string{"it is the record of linux/arm64, but the index", "holds an image for linux/s390x"}},
+		"no_records_but_others": {func(_ *testing.T, _ *fake, o *merge.Options) {
+			o.Records[1].Record.Revision = "def"
+			o.From = []string{repo + ":none"}
+		}, []string{"more than one revision", "--from " + repo + ":none: it is not there"}},
+		"manifest_annotation_of_docker": {func(t *testing.T, f *fake, o *merge.Options) {
+			o.Records[0], o.Records[1] = f.docker(t, "linux/amd64"), f.docker(t, "linux/arm64")
+			o.Annotations = []string{"manifest[linux/arm64]:a=b"}
+		}, []string{"cannot hold annotations; use oci-mode=oci"}},
+		"annotation_of_absent": {func(_ *testing.T, _ *fake, o *merge.Options) { o.Annotations = []string{"manifest[linux/s390x]:a=b"} },
+			[]string{"meant for linux/s390x, which is not in the index"}},
 		"manifest_of_another_kind": {func(t *testing.T, f *fake, o *merge.Options) {
 			o.Records[1] = f.put(t, repo, "linux/arm64", "application/json", []byte(`{}`), nil)
 		}, []string{"is no image but application/json"}},
@@ -209,15 +224,17 @@ func TestRun_usage(t *testing.T) {
 		"annotation_no_key":   {func(o *merge.Options) { o.Annotations = []string{"=x"} }, "key is empty"},
 		"annotation_prefix_only": {func(o *merge.Options) { o.Annotations = []string{"index:=x"} },
 			`annotation "index:=x"`},
-		"annotation_manifest":     {func(o *merge.Options) { o.Annotations = []string{"manifest:a=b"} }, "merge does not change them"},
-		"annotation_one_manifest": {func(o *merge.Options) { o.Annotations = []string{"manifest[linux/arm64]:a=b"} }, "merge does not change them"},
-		"annotation_both":         {func(o *merge.Options) { o.Annotations = []string{"index,manifest:a=b"} }, "merge does not change them"},
-		"annotation_index_desc":   {func(o *merge.Options) { o.Annotations = []string{"index-descriptor:a=b"} }, "use index"},
-		"annotation_no_place":     {func(o *merge.Options) { o.Annotations = []string{"indx:a=b"} }, `"indx" is no place`},
-		"annotation_index_of":     {func(o *merge.Options) { o.Annotations = []string{"index[linux/arm64]:a=b"} }, "manifest-descriptor[linux/arm64]"},
-		"annotation_platform":     {func(o *merge.Options) { o.Annotations = []string{"manifest-descriptor[linux/amr64]:a=b"} }, "amr64"},
-		"annotation_no_platform":  {func(o *merge.Options) { o.Annotations = []string{"manifest-descriptor[]:a=b"} }, `platform ""`},
-		"annotation_twice":        {func(o *merge.Options) { o.Annotations = []string{"a=b", "index:a=c"} }, "a is given twice"},
+		"attestations":           {func(o *merge.Options) { o.Attestations = "Keep" }, "use keep, drop or error"},
+		"from":                   {func(o *merge.Options) { o.From = []string{"a b"} }, `"a b"`},
+		"from_platform":          {func(o *merge.Options) { o.From = []string{"linux/amr64=app:1"} }, "PLATFORM=REF"},
+		"append_without_tag":     {func(o *merge.Options) { o.Append = true; o.Destinations = []string{repo} }, "the tag to append to"},
+		"immutable_pattern":      {func(o *merge.Options) { o.Immutable = []string{"!v[*"} }, "not a pattern"},
+		"annotation_index_desc":  {func(o *merge.Options) { o.Annotations = []string{"index-descriptor:a=b"} }, "use index"},
+		"annotation_no_place":    {func(o *merge.Options) { o.Annotations = []string{"indx:a=b"} }, `"indx" is no place`},
+		"annotation_index_of":    {func(o *merge.Options) { o.Annotations = []string{"index[linux/arm64]:a=b"} }, "manifest-descriptor[linux/arm64]"},
+		"annotation_platform":    {func(o *merge.Options) { o.Annotations = []string{"manifest-descriptor[linux/amr64]:a=b"} }, "amr64"},
+		"annotation_no_platform": {func(o *merge.Options) { o.Annotations = []string{"manifest-descriptor[]:a=b"} }, `platform ""`},
+		"annotation_twice":       {func(o *merge.Options) { o.Annotations = []string{"a=b", "index:a=c"} }, "a is given twice"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

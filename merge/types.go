@@ -1,8 +1,11 @@
 package merge
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -38,13 +41,13 @@ func (m *merger) settleTypes() string {
 	switch m.opts.OCIMode {
 	case ModeDocker:
 		for _, c := range oci {
-			m.problem("%s: %s is %s, which a Docker manifest list (oci-mode=docker) cannot hold; use oci-mode=auto or oci", c.found, c.desc.Digest, c.desc.MediaType)
+			m.problem("%s: %s is %s, which a Docker manifest list (oci-mode=docker) cannot hold; use oci-mode=auto or oci", c.source, c.desc.Digest, c.desc.MediaType)
 		}
 		return dockerList
 	case ModeOCI:
 		for _, c := range docker {
 			if err := c.convert(); err != nil {
-				m.problem("%s: converting %s to OCI: %v", c.found, c.found.Record.Digest, err)
+				m.problem("%s: converting %s to OCI: %v", c.source, c.built, err)
 			}
 		}
 		return ocispecs.MediaTypeImageIndex
@@ -55,7 +58,7 @@ func (m *merger) settleTypes() string {
 	if len(docker) > 0 {
 		var names []string
 		for _, c := range docker {
-			names = append(names, c.found.String())
+			names = append(names, c.source.String())
 		}
 		m.notice("the OCI index holds images of Docker's media type (oci-mode=oci converts them): %s", strings.Join(names, ", "))
 	}
@@ -81,15 +84,7 @@ func (c *child) convert() error {
 		}
 		manifest.Layers[i].MediaType = t
 	}
-	data, err := encode(manifest)
-	if err != nil {
-		return err
-	}
-	c.manifest, c.converted = data, true
-	c.desc.MediaType = manifest.MediaType
-	c.desc.Digest = digest.FromBytes(data)
-	c.desc.Size = int64(len(data))
-	return nil
+	return c.rewrite(manifest)
 }
 
 func ociLayer(t string) (string, error) {
@@ -110,19 +105,70 @@ func ociLayer(t string) (string, error) {
 	return "", fmt.Errorf("layer type %q has no OCI counterpart; use oci-mode=auto", t)
 }
 
-// index is the bytes of the index. Equal images, annotations and mode give
+// assemble makes the bytes of the index. Equal images, annotations and mode give
 // equal bytes: the children are sorted, maps are encoded in order, and no clock
 // is read.
-func (m *merger) index(mediaType string) ([]byte, error) {
-	index := ocispecs.Index{MediaType: mediaType, Annotations: m.annotations.index}
+func (m *merger) assemble(mediaType string) (result, error) {
+	if m.opts.SingleManifest && m.single() {
+		c := m.children[0]
+		return result{mediaType: c.desc.MediaType, data: c.manifest, digest: c.desc.Digest}, nil
+	}
+	index := ocispecs.Index{MediaType: mediaType, ArtifactType: m.opts.ArtifactType, Subject: m.subject, Annotations: m.indexAnnotations(mediaType)}
 	index.SchemaVersion = 2
+	kept := m.kept()
+	if kept != nil {
+		index.ArtifactType = cmp.Or(index.ArtifactType, kept.index.ArtifactType)
+		if index.Subject == nil {
+			index.Subject = kept.index.Subject
+		}
+	}
 	for _, c := range m.children {
 		index.Manifests = append(index.Manifests, c.desc)
+	}
+	for _, a := range m.attached {
+		index.Manifests = append(index.Manifests, a.desc)
 	}
 	if len(index.Annotations) == 0 {
 		index.Annotations = nil
 	}
-	return encode(index)
+	data, err := encode(index)
+	if err != nil {
+		return result{}, err
+	}
+	// An index that nothing was changed of keeps its digest, and with it its
+	// signatures.
+	if kept != nil && equal(index, *kept.index, kept.desc.MediaType) {
+		data = kept.raw
+	}
+	return result{mediaType: mediaType, data: data, digest: digest.FromBytes(data), annotations: index.Annotations}, nil
+}
+
+// single tells whether there is nothing that only an index could hold.
+func (m *merger) single() bool {
+	switch {
+	case len(m.children) != 1 || len(m.attached) > 0 || m.children[0].manifest == nil:
+		m.warnings = append(m.warnings, "the result is an index: a manifest alone holds one image that was pushed, without attestations")
+	case len(m.annotations.index)+len(m.children[0].desc.Annotations) > 0 || m.subject != nil || m.opts.ArtifactType != "":
+		m.warnings = append(m.warnings, "the result is an index: a manifest alone cannot hold what was asked for the index (annotations, subject, artifact type)")
+	default:
+		return true
+	}
+	return false
+}
+
+// equal compares indexes but for the order of their entries and white space.
+func equal(a, b ocispecs.Index, mediaType string) bool {
+	b.MediaType = mediaType
+	for _, i := range []*ocispecs.Index{&a, &b} {
+		i.Manifests = slices.Clone(i.Manifests)
+		slices.SortFunc(i.Manifests, func(x, y ocispecs.Descriptor) int { return cmp.Compare(x.Digest, y.Digest) })
+		if len(i.Annotations) == 0 {
+			i.Annotations = nil
+		}
+	}
+	left, errA := encode(a)
+	right, errB := encode(b)
+	return errA == nil && errB == nil && bytes.Equal(left, right)
 }
 
 // encode leaves <, > and & in annotations readable, unlike json.Marshal.

@@ -4,14 +4,17 @@ import (
 	"slices"
 	"strings"
 
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/org/kaniko-multiarch/internal/platform"
 	"github.com/org/kaniko-multiarch/internal/record"
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
-// choose takes the records of the key and checks them against each other, as
-// far as that goes without a registry.
-func (m *merger) choose() {
+// chooseRecords takes the records of the key and checks them against each
+// other, as far as that goes without a registry.
+func (m *merger) chooseRecords() {
+	others := len(m.sources)
 	var skipped []string
 	for _, f := range m.opts.Records {
 		key := f.Record.Key
@@ -21,7 +24,7 @@ func (m *merger) choose() {
 			}
 			continue
 		}
-		m.children = append(m.children, newChild(f))
+		m.sources = append(m.sources, &source{found: f})
 		if len(f.Superseded) > 0 {
 			m.notice("%s replaces the earlier %s", f, strings.Join(f.Superseded, ", "))
 		}
@@ -30,9 +33,10 @@ func (m *merger) choose() {
 		m.notice("skipped the records of other keys: %s", strings.Join(skipped, ", "))
 	}
 	switch {
-	case len(m.children) > 0:
+	case len(m.records()) > 0:
 	case len(skipped) > 0:
 		m.problem("no record of key %s; those found are of %s", m.opts.Key, strings.Join(skipped, ", "))
+	case others > 0:
 	default:
 		m.problem("no digest records: hand over the directory that the builds wrote with --digests-to (as --digests-from)")
 	}
@@ -50,22 +54,27 @@ func (m *merger) choose() {
 	m.checkPushed()
 }
 
+// records are the sources that are records.
+func (m *merger) records() []*source {
+	return slices.DeleteFunc(slices.Clone(m.sources), func(s *source) bool { return !s.isRecord() })
+}
+
 // agree checks that all records have the same value. An empty one matches: not
 // every builder knows its revision or its CI run.
 func (m *merger) agree(field, fix string, value func(record.Record) string) {
 	var values []string
 	files := map[string][]string{}
-	for _, c := range m.children {
-		if c.found.Bare() {
+	for _, s := range m.records() {
+		if s.bare() {
 			continue
 		}
-		v := value(c.found.Record)
+		v := value(s.found.Record)
 		if v != "" && !slices.Contains(values, v) {
 			values = append(values, v)
 		}
-		files[v] = append(files[v], c.found.String())
+		files[v] = append(files[v], s.String())
 	}
-	if field == "key" && m.opts.Key != "" && !slices.Contains(values, m.opts.Key) && len(m.children) > 0 {
+	if field == "key" && m.opts.Key != "" && !slices.Contains(values, m.opts.Key) && len(m.records()) > 0 {
 		m.notice("no record names key %s", m.opts.Key)
 	}
 	if len(values) > 1 {
@@ -84,12 +93,12 @@ func (m *merger) agree(field, fix string, value func(record.Record) string) {
 // on pull requests from forks, into a dry run.
 func (m *merger) checkPushed() {
 	var bare, unpushed []string
-	for _, c := range m.children {
-		if c.found.Bare() {
-			bare = append(bare, c.found.String())
+	for _, s := range m.records() {
+		if s.bare() {
+			bare = append(bare, s.String())
 		}
-		if !c.pushed() {
-			unpushed = append(unpushed, c.found.String())
+		if !s.pushed() {
+			unpushed = append(unpushed, s.String())
 		}
 	}
 	if len(bare) > 0 {
@@ -97,10 +106,10 @@ func (m *merger) checkPushed() {
 	}
 	switch {
 	case len(unpushed) == 0:
-	case len(unpushed) == len(m.children) && !m.opts.ExplicitPush:
-		m.dryRun = true
+	case len(unpushed) == len(m.records()) && !m.opts.ExplicitPush:
+		m.dryRun, m.unpushed = true, true
 		m.warnings = append(m.warnings, "no image was pushed, so this is a dry run: nothing is published and no image was looked at in the registry")
-	case len(unpushed) == len(m.children):
+	case len(unpushed) == len(m.records()):
 		m.problem("a push is demanded but no image was pushed: %s; build with push, or leave merge's push unset", strings.Join(unpushed, ", "))
 	default:
 		m.problem("not pushed, unlike the others: %s; build all platforms with push, or none", strings.Join(unpushed, ", "))
@@ -112,20 +121,21 @@ func (m *merger) checkPushed() {
 // of its record.
 func (m *merger) checkPlatforms() {
 	var order []string
-	files := map[string][]string{}
+	found := map[string][]*child{}
 	for _, c := range m.children {
 		if c.platform.OS == "" {
 			continue
 		}
-		name := platform.Format(c.platform)
-		if files[name] == nil {
+		// Two versions of Windows are two platforms.
+		name := c.name()
+		if found[name] == nil {
 			order = append(order, name)
 		}
-		files[name] = append(files[name], c.found.String())
+		found[name] = append(found[name], c)
 	}
 	for _, name := range order {
-		if len(files[name]) > 1 {
-			m.problem("platform %s is there %d times: %s; keep one", name, len(files[name]), strings.Join(files[name], ", "))
+		if n := len(found[name]); n > 1 {
+			m.problem("platform %s is there %d times: %s; keep one", name, n, sourcesOf(found[name]))
 		}
 	}
 	if len(m.opts.Platforms) == 0 {
@@ -138,13 +148,27 @@ func (m *merger) checkPlatforms() {
 	for _, p := range m.opts.Platforms {
 		name := platform.Format(p)
 		expected = append(expected, name)
-		if files[name] == nil {
+		if !slices.ContainsFunc(m.children, func(c *child) bool { return c.platform.OS != "" && same(p, c.full()) }) {
 			m.problem("platform %s is missing: its build failed, or its record was not handed over", name)
 		}
 	}
 	for _, name := range order {
-		if !slices.Contains(expected, name) {
-			m.problem("platform %s of %s is not expected: --platform names %s", name, strings.Join(files[name], ", "), strings.Join(expected, ","))
+		c := found[name][0]
+		if slices.ContainsFunc(m.opts.Platforms, func(p ocispecs.Platform) bool { return same(p, c.full()) }) {
+			continue
 		}
+		fix := ""
+		if c.source.existing {
+			fix = "; name it, too, or --remove it"
+		}
+		m.problem("platform %s of %s is not expected: --platform names %s%s", name, sourcesOf(found[name]), strings.Join(expected, ","), fix)
 	}
+}
+
+func sourcesOf(children []*child) string {
+	var names []string
+	for _, c := range children {
+		names = append(names, c.source.String())
+	}
+	return strings.Join(names, ", ")
 }
