@@ -45,6 +45,13 @@ func TestDetect_run(t *testing.T) {
 		{"gitlab", map[string]string{"CI_PIPELINE_ID": "8", "CI_COMMIT_SHA": "def", "CI_COMMIT_TIMESTAMP": "2022-01-31T16:47:55Z"}, Run{ID: "8", Attempt: 1, Revision: "def", Committed: time.Date(2022, 1, 31, 16, 47, 55, 0, time.UTC)}},
 		{"gitlab_child", map[string]string{"PARENT_PIPELINE_ID": "8", "CI_PIPELINE_ID": "9"}, Run{ID: "8", Attempt: 1}},
 		{"jenkins", map[string]string{"BUILD_TAG": "jenkins-app-4", "GIT_COMMIT": "fed"}, Run{ID: "jenkins-app-4", Attempt: 1, Revision: "fed"}},
+		{"github_tag", map[string]string{"GITHUB_RUN_ID": "7", "GITHUB_REF_TYPE": "tag", "GITHUB_REF_NAME": "v1", "GITHUB_SERVER_URL": "https://ghes.example/", "GITHUB_REPOSITORY": "Acme/app"}, Run{ID: "7", Attempt: 1, Version: "v1", Source: "https://ghes.example/Acme/app", URL: "https://ghes.example/Acme/app"}},
+		{"github_branch", map[string]string{"GITHUB_RUN_ID": "7", "GITHUB_REF_TYPE": "branch", "GITHUB_REF_NAME": "main"}, Run{ID: "7", Attempt: 1}},
+		{"gitlab_tag", map[string]string{"CI_PIPELINE_ID": "8", "CI_COMMIT_TAG": "v1", "CI_PROJECT_URL": "https://gitlab.example/a/b"}, Run{ID: "8", Attempt: 1, Version: "v1", Source: "https://gitlab.example/a/b", URL: "https://gitlab.example/a/b"}},
+		{"jenkins_password", map[string]string{"GIT_URL": "https://me:secret@git.example/a/b.git?x=y"}, Run{Attempt: 1, Source: "https://git.example/a/b", URL: "https://git.example/a/b"}},
+		{"jenkins_scp", map[string]string{"GIT_URL": "git@git.example:a/b.git"}, Run{Attempt: 1, Source: "https://git.example/a/b", URL: "https://git.example/a/b"}},
+		{"jenkins_ssh", map[string]string{"GIT_URL": "ssh://git@git.example:2222/a/b.git"}, Run{Attempt: 1, Source: "https://git.example/a/b", URL: "https://git.example/a/b"}},
+		{"jenkins_directory", map[string]string{"GIT_URL": "/srv/git/b.git"}, Run{Attempt: 1}},
 		{"empty_variables", map[string]string{"GITHUB_RUN_ID": "", "CI_PIPELINE_ID": "8", "GITHUB_RUN_ATTEMPT": ""}, Run{ID: "8", Attempt: 1}},
 		{"attempt_is_no_number", map[string]string{"GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "x"}, Run{ID: "7", Attempt: 1}},
 		{"attempt_counts_from_1", map[string]string{"GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "0"}, Run{ID: "7", Attempt: 1}},
@@ -73,4 +80,18 @@ func TestDetect_missing_directory(t *testing.T) {
 	t.Parallel()
 	got := Detect(t.Context(), func(string) string { return "" }, t.TempDir()+"/missing")
 	assert.Check(t, is.DeepEqual(got, Run{Attempt: 1}))
+}
+
+func TestAnnotations(t *testing.T) {
+	t.Parallel()
+	r := Run{Revision: "abc", Committed: time.Date(2021, 2, 3, 4, 5, 6, 0, time.FixedZone("x", 7200)), Source: "https://x", URL: "https://x"}
+	assert.Check(t, is.Len(r.Annotations(), 0))
+	r.ID = "7"
+	const prefix = "org.opencontainers.image."
+	assert.Check(t, is.DeepEqual(r.Annotations(), map[string]string{
+		prefix + "revision": "abc", prefix + "created": "2021-02-03T02:05:06Z", prefix + "source": "https://x", prefix + "url": "https://x",
+	}))
+	r.Version = "v1"
+	assert.Check(t, is.Equal(r.Annotations()[prefix+"version"], "v1"))
+	assert.Check(t, is.Len(Run{ID: "7"}.Annotations(), 0))
 }

@@ -92,6 +92,9 @@ func TestCommandLine_refuses(t *testing.T) {
 
 		{"merge_without_records", nil, []string{"merge"}, []string{"--destination=r.example/a:1"}, []string{"--digests-from"}},
 		{"merge_without_destination", nil, []string{"merge"}, []string{"--digests-from=" + empty}, []string{"--destination"}},
+		{"merge_remove", nil, goodMerge, []string{"--remove=linux/amd46"}, []string{"--remove", "linux/amd46"}},
+		{"merge_from", nil, []string{"merge"}, []string{"--from=a b", "--destination=r.example/a:1"}, []string{"a b"}},
+		{"merge_prefer_index", variables{"INPUT_PREFER-INDEX": "no"}, goodMerge, nil, []string{`"no" is not a boolean`}},
 		{"merge_missing_directory", nil, []string{"merge"}, []string{"--digests-from=" + filepath.Join(empty, "missing"), "--destination=r.example/a:1"}, []string{"--digests-from", filepath.Join(empty, "missing")}},
 		{"merge_bad_record", nil, []string{"merge"}, []string{"--digests-from=" + record, "--destination=r.example/a:1"}, []string{"--digests-from", record, "other/v9"}},
 		{"merge_platform", nil, goodMerge, []string{"--platform=linux/amd46"}, []string{"--platform", "linux/amd46"}},
@@ -225,6 +228,12 @@ func TestMerge(t *testing.T) {
 		{"missing_platform", nil, []string{"--platform=linux/amd64,linux/s390x"}, exitVerify, false, "linux/s390x", nil},
 		{"unexpected_platform", nil, []string{"--platform=linux/s390x"}, exitVerify, false, "linux/amd64", nil},
 		{"bad_annotation", nil, []string{"--annotation=layer:a=1"}, exitUsage, false, `"layer" is no place`, nil},
+		{"bad_attestations", nil, []string{"--attestations=all"}, exitUsage, false, "--attestations", nil},
+		{"immutable_and_free", nil, []string{"--immutable-tags=true"}, exitOK, true, "", nil},
+		{"ci_annotations", variables{"GITHUB_RUN_ID": "7", "GITHUB_SERVER_URL": "https://git.example", "GITHUB_REPOSITORY": "a/b"}, nil, exitOK, true, "", []string{`"org.opencontainers.image.source": "https://git.example/a/b"`}},
+		{"ci_annotations_off", variables{"GITHUB_RUN_ID": "7", "GITHUB_SERVER_URL": "https://git.example", "GITHUB_REPOSITORY": "a/b", "INPUT_CI-ANNOTATIONS": "false"}, nil, exitOK, true, "", []string{`"annotations": {}`}},
+		{"single_manifest", nil, []string{"--prefer-index=false"}, exitOK, true, "", []string{`"mediaType": "application/vnd.oci.image.manifest.v1+json",
+  "size"`}},
 		{"bad_destination", nil, []string{"--destination=a b"}, exitUsage, false, "a b", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -264,6 +273,48 @@ func TestMerge(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Every CI system gets the result in its own way.
+func TestMerge_tells_the_CI_system(t *testing.T) {
+	t.Parallel()
+	repo, records := pushed(t)
+	dir := t.TempDir()
+	env := variables{"GITHUB_OUTPUT": filepath.Join(dir, "output"), "GITHUB_STEP_SUMMARY": filepath.Join(dir, "summary")}
+	tag := repo.WithTag("1").String()
+	r := runWith(t, env, "merge", "--digests-from="+records, "--destination="+tag+","+repo.WithTag("2").String(),
+		"--annotation=title=100% <b>|`x`_kma_", "--dotenv="+filepath.Join(dir, "dot", "env"))
+	assert.Assert(t, is.Equal(r.code, exitOK), r.stderr)
+	var report merge.Report
+	assert.NilError(t, json.Unmarshal([]byte(r.stdout), &report))
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		assert.NilError(t, err)
+		return string(data)
+	}
+	assert.Check(t, is.Equal(read("dot/env"), "IMAGE_DIGEST="+report.Digest.String()+"\nIMAGE_REF="+report.Image+
+		"\nIMAGE_TAGS="+strings.Join(report.Tags, ",")+"\nIMAGE_PLATFORMS=linux/amd64\n"))
+	outputs := read("output")
+	for _, want := range []string{"digest<<", "image<<", "tags<<", "platforms<<", "index<<", "published<<", "\ntrue\n", "\n" + report.Digest.String() + "\n", tag + "\n"} {
+		assert.Check(t, is.Contains(outputs, want))
+	}
+	summary := read("summary")
+	assert.Check(t, is.Contains(summary, "### Published"))
+	assert.Check(t, is.Contains(summary, "<code>"+tag+"</code>"))
+	assert.Check(t, is.Contains(summary, "100% &lt;b&gt;&#124;&#96;x&#96;&#95;kma&#95;"))
+
+	// Again: nothing has to move, and the page says so. Then a migration.
+	runWith(t, env, "merge", "--digests-from="+records, "--destination="+tag, "--annotation=title=100% <b>|`x`_kma_")
+	assert.Check(t, is.Contains(read("summary"), "### Unchanged"))
+	r = runWith(t, env, "merge", "--from="+tag, "--destination="+repo.WithTag("3").String(), "--oci-mode=oci", "--push=false")
+	assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+	assert.Check(t, is.Contains(read("summary"), "### Dry run"))
+	r = runWith(t, nil, "merge", "--from="+tag, "--oci-layout="+filepath.Join(dir, "layout"))
+	assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+	assert.NilError(t, json.Unmarshal([]byte(r.stdout), &report))
+	assert.Check(t, is.Equal(report.Published, false))
+	_, err := os.Stat(filepath.Join(dir, "layout", "index.json"))
+	assert.NilError(t, err)
 }
 
 // A signal ends a command with its own code, whatever it was doing.
