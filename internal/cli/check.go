@@ -12,7 +12,7 @@ import (
 // checkFlags ask about the Dockerfile instead of building it.
 type checkFlags struct {
 	Check bool   `help:"Check the Dockerfile and build nothing (short for --call=check)."`
-	Call  string `default:"build" placeholder:"METHOD" help:"build, or what to print instead: check, outline (the target's arguments) or targets, with an optional ,format=json."`
+	Call  string `default:"build" placeholder:"METHOD" help:"build, or what to print instead: check, outline (the target's arguments), targets or plan (the steps to run), with an optional ,format=json."`
 }
 
 // method is what to ask the front end for; empty builds.
@@ -33,9 +33,9 @@ func (f checkFlags) method() (request string, asJSON bool, err error) {
 		}
 	case "lint":
 		request = frontend.RequestCheck
-	case frontend.RequestCheck, frontend.RequestOutline, frontend.RequestTargets:
+	case frontend.RequestCheck, frontend.RequestOutline, frontend.RequestTargets, requestPlan:
 	default:
-		return "", false, usagef("--call %s: use build, check, outline or targets", f.Call)
+		return "", false, usagef("--call %s: use build, check, outline, targets or plan", f.Call)
 	}
 	if f.Check && request != frontend.RequestCheck {
 		return "", false, usagef("--check and --call=%s: use one of them", request)
@@ -65,6 +65,9 @@ func (c *buildCommand) ask(ctx context.Context, w *World, request string, asJSON
 		return err
 	}
 	driver := &local.Driver{Registry: client, LookupEnv: w.LookupEnv, Stdin: w.Stdin}
+	if request == requestPlan {
+		return printPlan(ctx, w, driver, o, asJSON)
+	}
 	answer, found, err := driver.Ask(ctx, o, request)
 	if answer == nil {
 		annotateError(w, err)

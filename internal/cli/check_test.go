@@ -43,7 +43,10 @@ func TestCheck(t *testing.T) {
 		{"json", "FROM scratch\nMAINTAINER me\n", nil, []string{"--call=check,format=json"}, 3, []string{`"ruleName": "MaintainerDeprecated"`}, nil},
 		{"outline", "ARG TOP=1\nFROM scratch\nARG INNER=2\nRUN --mount=type=secret,id=token x\n", nil, []string{"--call=outline"}, 0, []string{"INNER", "token"}, nil},
 		{"targets", "FROM scratch AS first\nFROM scratch AS second\n", nil, []string{"--call", "targets"}, 0, []string{"first", "second (default)"}, nil},
-		{"unknown_method", "FROM scratch\n", nil, []string{"--call=lines"}, 2, nil, []string{"use build, check, outline or targets"}},
+		{"plan", "FROM scratch AS a\nCOPY x /\nFROM scratch\nCOPY --from=a x /y\n", nil, []string{"--call=plan"}, 0, []string{"Dockerfile:2: [linux/amd64 a 1/1] COPY x /\n", "Dockerfile:4: [linux/amd64 stage-1 1/1] COPY --from=a x /y\n"}, nil},
+		{"plan_json", "FROM scratch\nCOPY x /\n", nil, []string{"--call=plan,format=json"}, 0, []string{`"line": 2`}, nil},
+		{"plan_of_nothing", "FROM scratch\nRUNN x\n", nil, []string{"--call=plan"}, 3, nil, []string{"unknown instruction"}},
+		{"unknown_method", "FROM scratch\n", nil, []string{"--call=lines"}, 2, nil, []string{"use build, check, outline, targets or plan"}},
 		{"unknown_format", "FROM scratch\n", nil, []string{"--call=check,format=xml"}, 2, nil, []string{"format=json"}},
 		{"two_methods", "FROM scratch\n", nil, []string{"--check", "--call=targets"}, 2, nil, []string{"use one of them"}},
 	} {

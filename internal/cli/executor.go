@@ -35,7 +35,7 @@ type executorCommand struct {
 	DigestFile       string        `help:"File for the digest of what was built."`
 	DisableCompress  bool          `name:"disable-compression" hidden:""`
 	Dockerfile       string        `short:"f" default:"Dockerfile" help:"Path of the Dockerfile."`
-	DryRun           bool          `name:"dryrun" hidden:""`
+	DryRun           bool          `name:"dryrun" help:"Print the steps, run and publish nothing."`
 	Force            bool          `help:"Build in place even where that may replace files of somebody's."`
 	Git              string        `help:"Options of a git context: branch=,single-branch=,depth=,recurse-submodules=,insecure-skip-tls=."`
 	IgnorePath       []string      `hidden:""`
@@ -190,6 +190,9 @@ func (c *executorCommand) build(w *World) (*buildCommand, error) {
 		OCILayoutPath: c.OCILayoutPath, TarPath: c.TarPath, Isolation: c.Isolation, Force: c.Force, StateDir: c.StateDir,
 		Progress: "auto", IgnoreImmutable: c.IgnoreImmutable, SkipPushCheck: c.SkipPushCheck, stepFlags: c.stepFlags, registryFlags: c.registryFlags,
 		RequireNativeNodes: c.RequireNativeNodes && slices.Contains(c.given, "require-native-nodes"),
+	}
+	if c.DryRun {
+		b.Call = requestPlan
 	}
 	b.PushRetry = max(b.PushRetry, c.DownloadRetry)
 	if b.Compression == "" {

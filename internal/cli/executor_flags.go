@@ -133,8 +133,6 @@ func (c *executorCommand) refuse() error {
 		return usagef("--bucket: a context in a bucket is not supported: download it first and give the directory with --context")
 	case slices.Contains(c.given, "cache-run-layers") && !c.CacheRunLayers && c.Cache:
 		return usagef("--cache-run-layers=false: the cache keeps every layer: leave out --cache")
-	case c.DryRun:
-		return usagef("--dryrun: nothing here prints a plan: use --no-push, which builds and publishes nothing")
 	case len(c.Target) > 1:
 		return usagef("--target: one stage a run: start one for each of %s", strings.Join(c.Target, ", "))
 	case strings.Contains(c.DigestFile, "://"):

@@ -98,8 +98,8 @@ func TestExecutor_every_flag(t *testing.T) {
 		"tar-path": "f", "tarPath": "f", "target": "t", "verbosity": "warn",
 	}
 	// These choose what is run, or how it is shown.
-	elsewhere := map[string]string{"driver": "ci", "digests-from": "d", "log-timestamp": "true"}
-	same := map[string]string{"cache-run-layers": "true", "image-format": "oci", "single-snapshot": "false", "dryrun": "false"}
+	elsewhere := map[string]string{"driver": "ci", "dryrun": "true", "digests-from": "d", "log-timestamp": "true"}
+	same := map[string]string{"cache-run-layers": "true", "image-format": "oci", "single-snapshot": "false"}
 	ignored := map[string]string{
 		"cache-copy-layers": "true", "cache-dir": "/c", "cleanup": "true", "compressed-caching": "false", "force-build-metadata": "true",
 		"ignore-var-run": "false", "whitelist-var-run": "false", "image-fs-extract-retry": "3", "kaniko-dir": "/k", "materialize": "true",
@@ -109,7 +109,7 @@ func TestExecutor_every_flag(t *testing.T) {
 	}
 	refused := map[string]string{
 		"allowed-registries": "a", "allowed-repos": "a", "bucket": "b", "default-user": "u", "denied-registries": "a", "denied-repos": "a",
-		"dryrun": "true", "generate-provenance": "true", "ignore-path": "/x", "image-format": "docker", "legacy-manifest-list": "true",
+		"generate-provenance": "true", "ignore-path": "/x", "image-format": "docker", "legacy-manifest-list": "true",
 		"oci-mode": "docker", "require-signature": "true", "sign-images": "true", "single-snapshot": "true", "driver": "k8s",
 		"digest-file": "https://h/d", "target": "a --target=b", "cache-run-layers": "false --cache", "sing-images": "true",
 		"context-sub-path": "../x", "platform": "linux/arm64 --custom-platform=linux/amd64",
