@@ -44,12 +44,12 @@ func (d *Driver) withFrontend(ctx context.Context, o build.Options, use func(*fr
 	if err != nil {
 		return err
 	}
-	o, fetched, err := d.fetch(ctx, o)
+	o, fetched, err := d.fetch(ctx, o, o.StateDir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, fetched()) }()
-	contexts, err := openContexts(ctx, o, d.remoteContexts(o))
+	contexts, err := openContexts(ctx, o, d.remoteContexts(o, o.StateDir))
 	if err != nil {
 		return err
 	}

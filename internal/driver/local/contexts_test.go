@@ -66,7 +66,7 @@ func TestOpenContexts_finds_the_Dockerfile(t *testing.T) {
 			for _, scheme := range []string{"", "dir://", "file://"} {
 				dir := t.TempDir()
 				write(t, dir, tc.files...)
-				c, err := openContexts(t.Context(), build.Options{Context: scheme + dir, Dockerfile: tc.dockerfile(dir)}, (&Driver{}).remoteContexts(build.Options{}))
+				c, err := openContexts(t.Context(), build.Options{Context: scheme + dir, Dockerfile: tc.dockerfile(dir)}, (&Driver{}).remoteContexts(build.Options{}, ""))
 				assert.NilError(t, err)
 				defer c.close()
 				got, err := fs.ReadFile(c.dockerfile, c.dockerfile.name())
@@ -104,7 +104,7 @@ func TestOpenContexts_errors(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := openContexts(t.Context(), tc.o, (&Driver{}).remoteContexts(build.Options{}))
+			_, err := openContexts(t.Context(), tc.o, (&Driver{}).remoteContexts(build.Options{}, ""))
 			e, ok := errors.AsType[*ContextError](err)
 			assert.Assert(t, ok, "%v", err)
 			assert.Check(t, is.Equal(e.Name, tc.context))
@@ -122,7 +122,7 @@ func TestOpenContexts_dockerfile_is_a_link(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "common/Dockerfile", "app/Dockerfile.dockerignore", "app/other")
 	assert.NilError(t, os.Symlink("../common/Dockerfile", filepath.Join(dir, "app/Dockerfile")))
-	c, err := openContexts(t.Context(), build.Options{Context: filepath.Join(dir, "app")}, (&Driver{}).remoteContexts(build.Options{}))
+	c, err := openContexts(t.Context(), build.Options{Context: filepath.Join(dir, "app")}, (&Driver{}).remoteContexts(build.Options{}, ""))
 	assert.NilError(t, err)
 	defer c.close()
 	got, err := fs.ReadFile(c.dockerfile, "Dockerfile")
@@ -141,7 +141,7 @@ func TestOpenContexts_file_url(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a b")
 	write(t, dir, "Dockerfile")
-	c, err := openContexts(t.Context(), build.Options{Context: (&url.URL{Scheme: "file", Path: dir}).String()}, (&Driver{}).remoteContexts(build.Options{}))
+	c, err := openContexts(t.Context(), build.Options{Context: (&url.URL{Scheme: "file", Path: dir}).String()}, (&Driver{}).remoteContexts(build.Options{}, ""))
 	assert.NilError(t, err)
 	defer c.close()
 	_, err = fs.ReadFile(c.dockerfile, "Dockerfile")
@@ -153,7 +153,7 @@ func TestOpenContexts_reserved_names(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "Dockerfile")
 	for _, name := range []string{"context", "dockerfile"} {
-		_, err := openContexts(t.Context(), build.Options{Context: dir, BuildContexts: map[string]string{name: dir}}, (&Driver{}).remoteContexts(build.Options{}))
+		_, err := openContexts(t.Context(), build.Options{Context: dir, BuildContexts: map[string]string{name: dir}}, (&Driver{}).remoteContexts(build.Options{}, ""))
 		assert.Check(t, isInput(err), "%v", err)
 		assert.Check(t, is.ErrorContains(err, "--build-context "+name+": the name is taken"))
 	}
@@ -164,7 +164,7 @@ func TestOpenContexts_named(t *testing.T) {
 	dir, other := t.TempDir(), t.TempDir()
 	write(t, dir, "Dockerfile")
 	write(t, other, "file")
-	c, err := openContexts(t.Context(), build.Options{Context: dir, BuildContexts: map[string]string{"other": other, "base": "docker-image://alpine:3"}}, (&Driver{}).remoteContexts(build.Options{}))
+	c, err := openContexts(t.Context(), build.Options{Context: dir, BuildContexts: map[string]string{"other": other, "base": "docker-image://alpine:3"}}, (&Driver{}).remoteContexts(build.Options{}, ""))
 	assert.NilError(t, err)
 	defer c.close()
 	assert.Check(t, is.DeepEqual(c.images, map[string]string{"base": "docker-image://alpine:3"}))

@@ -15,10 +15,11 @@ import (
 	"github.com/org/kaniko-multiarch/internal/layer"
 )
 
-// fetch brings a context here that is somewhere else, and a Dockerfile. What it
-// returns names directories and files only. done removes what was brought.
-func (d *Driver) fetch(ctx context.Context, o build.Options) (_ build.Options, done func() error, err error) {
-	f := &fetcher{Driver: d, o: o}
+// fetch brings a context that is somewhere else into a new directory in dir, and
+// a Dockerfile. What it returns names directories and files only. done removes
+// what was brought.
+func (d *Driver) fetch(ctx context.Context, o build.Options, dir string) (_ build.Options, done func() error, err error) {
+	f := &fetcher{Driver: d, o: o, in: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.remove())
@@ -57,8 +58,8 @@ func (f *fetcher) main(ctx context.Context) error {
 type fetcher struct {
 	*Driver
 	o build.Options
-	// dir is made when needed.
-	dir string
+	// dir is made in in when needed.
+	in, dir string
 }
 
 func (f *fetcher) remove() error {
@@ -70,10 +71,10 @@ func (f *fetcher) remove() error {
 
 func (f *fetcher) make(name string) (string, error) {
 	if f.dir == "" {
-		if err := os.MkdirAll(f.o.StateDir, 0o700); err != nil {
+		if err := os.MkdirAll(f.in, 0o700); err != nil {
 			return "", fmt.Errorf("making a directory for the context: %w", err)
 		}
-		dir, err := os.MkdirTemp(f.o.StateDir, "context-")
+		dir, err := os.MkdirTemp(f.in, "context-")
 		if err != nil {
 			return "", fmt.Errorf("making a directory for the context: %w", err)
 		}

@@ -16,7 +16,7 @@ import (
 func RunsOn(ctx context.Context, client *registry.Client, o build.Options) func(ocispecs.Platform) (bool, error) {
 	images := newBaseImages(client)
 	return func(p ocispecs.Platform) (bool, error) {
-		contexts, err := openContexts(ctx, o, (&Driver{Registry: client}).remoteContexts(o))
+		contexts, err := openContexts(ctx, o, (&Driver{Registry: client}).remoteContexts(o, o.StateDir))
 		if err != nil {
 			return false, err
 		}

@@ -136,12 +136,21 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	if o.StateDir == "" {
 		return nil, badInput("no directory for state: give --state-dir")
 	}
-	o, fetched, err := d.fetch(ctx, o)
+	store, runner, err := d.Isolation.Open(ctx, o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	spool, err := store.Spool()
+	if err != nil {
+		return nil, err
+	}
+	o, fetched, err := d.fetch(ctx, o, spool)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, fetched()) }()
-	contexts, err := openContexts(ctx, o, d.remoteContexts(o))
+	contexts, err := openContexts(ctx, o, d.remoteContexts(o, spool))
 	if err != nil {
 		return nil, err
 	}
@@ -171,15 +180,6 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	}
 
 	if err := d.prepare(ctx, o, target); err != nil {
-		return nil, err
-	}
-	store, runner, err := d.Isolation.Open(ctx, o.StateDir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	spool, err := store.Spool()
-	if err != nil {
 		return nil, err
 	}
 

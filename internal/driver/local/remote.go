@@ -26,12 +26,13 @@ type remoteContexts struct {
 	in, dir string
 }
 
-func (d *Driver) remoteContexts(o build.Options) *remoteContexts {
-	c := &git.Client{Secrets: d.Secrets, TempDir: o.StateDir}
+// remoteContexts makes its directories in dir.
+func (d *Driver) remoteContexts(o build.Options, dir string) *remoteContexts {
+	c := &git.Client{Secrets: d.Secrets, TempDir: dir}
 	if d.Agents != nil {
 		c.Agents = d.Agents
 	}
-	r := &remoteContexts{git: c, download: newDownloader(o.Registries.Retry), in: o.StateDir}
+	r := &remoteContexts{git: c, download: newDownloader(o.Registries.Retry), in: dir}
 	if d.LookupEnv != nil {
 		if token := d.getenv("GIT_TOKEN"); token != "" {
 			r.main = map[string][]byte{"GIT_AUTH_TOKEN": []byte(token)}
