@@ -31,7 +31,38 @@ type Options struct {
 	Runners, Defaults Runners
 	// Kubernetes is set when the cluster builds and the runner only waits.
 	Kubernetes bool
+	Distribute Distribute
+	CheckBases CheckBases
+	// Limit is how many rows System takes in one matrix; 0 is no limit.
+	Limit  int
+	System string
 }
+
+// Distribute decides about jobs that build for several platforms.
+type Distribute string
+
+const (
+	// DistributeAuto, also the empty value, gives one job to the platforms that
+	// no step runs on, and to that of the runner they share: what their builds
+	// have in common then runs once. Every other platform gets a job of its own.
+	DistributeAuto Distribute = "auto"
+	// DistributeAlways gives every platform a job.
+	DistributeAlways Distribute = "always"
+	// DistributeNever gives every image one job for all its platforms, on the
+	// default runner.
+	DistributeNever Distribute = "never"
+)
+
+// CheckBases decides about platforms that a base image does not exist for. The
+// empty value looks only at the Dockerfiles that have to be read anyway.
+type CheckBases string
+
+const (
+	// CheckBasesError fails.
+	CheckBasesError CheckBases = "error"
+	// CheckBasesDrop leaves the platform out, with a notice.
+	CheckBasesDrop CheckBases = "drop"
+)
 
 // Image is one thing to build.
 type Image struct {
@@ -47,10 +78,12 @@ type Image struct {
 	Key string
 	// Platforms in the order of the rows; repeated ones count once.
 	Platforms []ocispecs.Platform
-	// RunsOnTarget tells whether a build for p runs any program of p. It is
-	// asked only for platforms that the runner does not run natively; nil
-	// assumes that it does.
-	RunsOnTarget func(p ocispecs.Platform) (bool, error)
+	// Label tells the rows of images apart that share name and target.
+	Label string
+	// StepsOn tells on which platforms the steps run of a build for p on a
+	// machine of host. Its errors may wrap ErrUnknown or ErrNoSource, or be a
+	// *BaseError. Nil assumes that steps run on p.
+	StepsOn func(host, p ocispecs.Platform) ([]ocispecs.Platform, error)
 }
 
 // Mode is how a platform gets built.
@@ -70,9 +103,11 @@ const (
 // Row is one job: one image for one platform. Its JSON form is a public
 // contract.
 type Row struct {
-	Name     string `json:"name"`
-	Index    int    `json:"index"`
-	Key      string `json:"key"`
+	Name  string `json:"name"`
+	Index int    `json:"index"`
+	Key   string `json:"key"`
+	// Platform is a list with commas for a job that builds several; Arch and
+	// Variant are empty then, and OS if they do not share one.
 	Platform string `json:"platform"`
 	OS       string `json:"os"`
 	Arch     string `json:"arch"`
@@ -84,6 +119,11 @@ type Row struct {
 	QEMU   bool   `json:"qemu"`
 	Image  string `json:"image"`
 	Target string `json:"target"`
+	// Context, Dockerfile and BuildArgs (one a line) are left out where they
+	// are the defaults.
+	Context    string `json:"context,omitempty"`
+	Dockerfile string `json:"dockerfile,omitempty"`
+	BuildArgs  string `json:"buildArgs,omitempty"`
 	// Artifact is the name under which the job hands over its digest record.
 	Artifact string `json:"artifact"`
 	// Cache separates the caches of platforms.
@@ -120,6 +160,8 @@ type Plan struct {
 	Artifacts string `json:"artifacts"`
 	Count     int    `json:"count"`
 	Empty     bool   `json:"empty"`
+	// Notices are worth a line in the log.
+	Notices []string `json:"-"`
 }
 
 // Rows returns one row for each platform of each image, in the given order.
@@ -140,31 +182,34 @@ func New(opts Options) (*Plan, error) {
 		if err := images[i].complete(); err != nil {
 			return nil, err
 		}
-		for _, other := range images[:i] {
-			if other.Key == images[i].Key {
-				return nil, fmt.Errorf("two images have key %s (%s and %s): give each its own", other.Key, other.describe(), images[i].describe())
-			}
-		}
+	}
+	if err := distinct(images); err != nil {
+		return nil, err
 	}
 	labels := rowLabels(images)
 	for i, img := range images {
-		var names []string
-		for _, p := range img.Platforms {
-			row, err := opts.row(img, p)
-			if err != nil {
-				return nil, err
-			}
+		l := layouter{opts: opts, img: img}
+		rows, err := l.rows()
+		plan.Notices = append(plan.Notices, l.notices...)
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) == 0 {
+			continue
+		}
+		var names, slugs []string
+		for _, row := range rows {
 			row.Index = len(plan.Matrix.Include)
 			row.Name = labels[i] + row.Platform
 			plan.Matrix.Include = append(plan.Matrix.Include, row)
-			names = append(names, row.Platform)
+			slugs = append(slugs, row.Slug)
 		}
-		if len(names) == 0 {
-			continue
+		for _, p := range l.img.Platforms {
+			names = append(names, platform.Format(p))
 		}
 		plan.Merges.Include = append(plan.Merges.Include, Merge{
 			Key: img.Key, Image: img.Image, Target: img.Target,
-			Tags: strings.Join(img.Tags, ","), Platforms: strings.Join(names, ","), Artifacts: img.artifacts(),
+			Tags: strings.Join(img.Tags, ","), Platforms: strings.Join(names, ","), Artifacts: img.artifacts(slugs),
 		})
 	}
 	if merges := plan.Merges.Include; len(merges) == 1 {
@@ -172,49 +217,35 @@ func New(opts Options) (*Plan, error) {
 	}
 	plan.Count = len(plan.Matrix.Include)
 	plan.Empty = plan.Count == 0
+	if opts.Limit > 0 && plan.Count > opts.Limit {
+		return nil, fmt.Errorf("the matrix has %d rows, %s takes %d: give an image one job for all its platforms (distribute=never), or split the images between several matrices",
+			plan.Count, opts.System, opts.Limit)
+	}
 	return plan, nil
+}
+
+// distinct refuses images that would overwrite each other.
+func distinct(images []Image) error {
+	tags := map[string]Image{}
+	for i, img := range images {
+		for _, other := range images[:i] {
+			if other.Key == img.Key {
+				return fmt.Errorf("two images have key %s (%s and %s): give each its own", other.Key, other.describe(), img.describe())
+			}
+		}
+		for _, tag := range img.Tags {
+			if other, ok := tags[tag]; ok {
+				return fmt.Errorf("two images would be published as %s (%s and %s): give each its own tags, for example with the {NAME} of a dimension", tag, other.describe(), img.describe())
+			}
+			tags[tag] = img
+		}
+	}
+	return nil
 }
 
 // WriteJSON writes the plan as one line of JSON.
 func (p *Plan) WriteJSON(w io.Writer) error {
 	return json.NewEncoder(w).Encode(p)
-}
-
-func (o Options) row(img Image, p ocispecs.Platform) (Row, error) {
-	runner, host, err := o.runner(p)
-	if err != nil {
-		return Row{}, err
-	}
-	mode, err := o.mode(img, host, p)
-	if err != nil {
-		return Row{}, fmt.Errorf("looking what a build of %s runs on %s: %w", img.describe(), platform.Format(p), err)
-	}
-	slug := platform.Slug(p)
-	return Row{
-		Key: img.Key, Platform: platform.Format(p), OS: p.OS, Arch: p.Architecture, Variant: p.Variant, Slug: slug,
-		Runner: runner, Mode: mode, QEMU: mode == QEMU, Image: img.Image, Target: img.Target,
-		Artifact: artifact(img.Key, slug), Cache: slug,
-	}, nil
-}
-
-func (o Options) mode(img Image, host, p ocispecs.Platform) (Mode, error) {
-	if o.Kubernetes {
-		return Kubernetes, nil
-	}
-	if platform.IsNative(host, p) {
-		return Native, nil
-	}
-	if img.RunsOnTarget == nil {
-		return QEMU, nil
-	}
-	runs, err := img.RunsOnTarget(p)
-	if err != nil {
-		return "", err
-	}
-	if runs {
-		return QEMU, nil
-	}
-	return Cross, nil
 }
 
 // complete normalises names and platforms and fills in what follows from them.
@@ -268,19 +299,18 @@ func (img Image) describe() string {
 	if img.Target != "" {
 		s += ", target " + img.Target
 	}
+	if img.Label != "" {
+		s += ", " + img.Label
+	}
 	return s
 }
 
 // artifacts is prefix and star when the key is ours: it ends in six digits of a
 // hash, so no other key goes on from it. A key of the user's may well be the
 // beginning of another (app, app-web), so its artifacts are listed.
-func (img Image) artifacts() string {
+func (img Image) artifacts(slugs []string) string {
 	if img.Key == img.defaultKey() {
 		return artifact(img.Key, "*")
-	}
-	var slugs []string
-	for _, p := range img.Platforms {
-		slugs = append(slugs, platform.Slug(p))
 	}
 	if len(slugs) == 1 {
 		return artifact(img.Key, slugs[0])
@@ -302,6 +332,9 @@ func rowLabels(images []Image) []string {
 		labels[i] = path.Base(img.Image)
 		if img.Target != "" {
 			labels[i] += "-" + img.Target
+		}
+		if img.Label != "" {
+			labels[i] += " " + img.Label
 		}
 		count[labels[i]]++
 	}

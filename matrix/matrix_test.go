@@ -143,10 +143,14 @@ func TestNew_refuses(t *testing.T) {
 		"bad_key":          {matrix.Options{Images: []matrix.Image{{Image: "app", Key: "a/b"}}}, `key "a/b"`},
 		"bad_image":        {matrix.Options{Images: []matrix.Image{{Image: "https://ghcr.io/app"}}}, `image "https://ghcr.io/app"`},
 		"image_with_tag":   {matrix.Options{Images: []matrix.Image{{Image: "app:1"}}}, `image "app:1": give the repository without tag`},
-		"bad_tag":          {matrix.Options{Images: []matrix.Image{{Tags: []string{"app:"}}}}, `image "app:"`},
+		"same_tag_twice": {matrix.Options{Images: []matrix.Image{{Tags: []string{"app:1"}, Platforms: amd64}, {Tags: []string{"docker.io/library/app:1"}, Target: "x", Platforms: amd64}}, Defaults: matrix.GitHubRunners()},
+			"two images would be published as docker.io/library/app:1"},
+		"too_many_rows": {matrix.Options{Images: []matrix.Image{{Image: "app", Platforms: platforms(t, "amd64,arm64,s390x")}}, Defaults: matrix.GitHubRunners(), Limit: 2, System: "GitHub"},
+			"the matrix has 3 rows, GitHub takes 2"},
+		"bad_tag": {matrix.Options{Images: []matrix.Image{{Tags: []string{"app:"}}}}, `image "app:"`},
 		"graph_fails": {matrix.Options{Images: []matrix.Image{{
 			Image: "app", Platforms: platforms(t, "arm64"),
-			RunsOnTarget: func(ocispecs.Platform) (bool, error) { return false, errors.New("no Dockerfile") },
+			StepsOn: func(_, _ ocispecs.Platform) ([]ocispecs.Platform, error) { return nil, errors.New("no Dockerfile") },
 		}}, Runners: runners(t, "ubuntu-24.04")}, "docker.io/library/app runs on linux/arm64: no Dockerfile"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -188,9 +192,12 @@ func TestRows_mode(t *testing.T) {
 			t.Parallel()
 			img := matrix.Image{Image: "app", Platforms: platforms(t, test.platform)}
 			if test.runs != nil {
-				img.RunsOnTarget = func(p ocispecs.Platform) (bool, error) {
+				img.StepsOn = func(host, p ocispecs.Platform) ([]ocispecs.Platform, error) {
 					assert.Check(t, is.Equal(platform.Format(p), test.platform))
-					return *test.runs, nil
+					if *test.runs {
+						return []ocispecs.Platform{p}, nil
+					}
+					return []ocispecs.Platform{host}, nil
 				}
 			}
 			opts := matrix.Options{Images: []matrix.Image{img}, Runners: runners(t, test.runners)}

@@ -61,6 +61,11 @@ func GitLabRunners() Runners {
 	return fixed("saas-linux-small-amd64", "saas-linux-small-arm64")
 }
 
+// JenkinsRunners are labels that many installations give their agents.
+func JenkinsRunners() Runners {
+	return fixed("amd64", "arm64")
+}
+
 func fixed(byDefault, arm64 string) Runners {
 	return Runners{rules: []rule{
 		{runner: Runner{Labels: []string{byDefault}}},
@@ -227,6 +232,18 @@ func (o Options) runner(p ocispecs.Platform) (Runner, ocispecs.Platform, error) 
 		return Runner{}, p, fmt.Errorf("no runner for %s: add a line %s=LABEL or default=LABEL", name, name)
 	}
 	return r.runner, r.host(p), nil
+}
+
+// defaultRunner is that of what no rule is about. Where there is none, p's does.
+func (o Options) defaultRunner(p ocispecs.Platform) (Runner, ocispecs.Platform, error) {
+	for _, runners := range []Runners{o.Runners, o.Defaults} {
+		for _, r := range runners.rules {
+			if len(r.path) == 0 {
+				return r.runner, r.host(p), nil
+			}
+		}
+	}
+	return o.runner(p)
 }
 
 var words = regexp.MustCompile(`[a-z0-9_]+`)

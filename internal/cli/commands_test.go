@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.yaml.in/yaml/v3"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
@@ -78,8 +80,19 @@ func TestCommandLine_refuses(t *testing.T) {
 		{"no_command", nil, nil, nil, []string{"build", "matrix", "merge", "--help"}},
 		{"unknown_command", nil, []string{"biuld"}, nil, []string{"biuld", "build"}},
 
-		{"matrix_without_platform", nil, []string{"matrix"}, nil, []string{"--platform"}},
-		{"matrix_empty_platform_input", variables{"INPUT_PLATFORMS": ""}, []string{"matrix"}, nil, []string{"--platform"}},
+		{"matrix_empty_platform_input", variables{"INPUT_PLATFORMS": ""}, []string{"matrix"}, []string{"--fail-on-empty"}, []string{"--platform", "nothing to build"}},
+		{"matrix_dimension", nil, goodMatrix, []string{"--dimension=platform=x"}, []string{"--dimension", "platform=x"}},
+		{"matrix_exclude", nil, goodMatrix, []string{"--exclude=V=1"}, []string{"--exclude", `"V"`}},
+		{"matrix_include", nil, goodMatrix, []string{"--include=platform=amr"}, []string{"--include", "amr"}},
+		{"matrix_builds_file", nil, goodMatrix, []string{"--builds=" + filepath.Join(empty, "none")}, []string{"--builds", "none"}},
+		{"matrix_builds_field", nil, goodMatrix, []string{"--builds=- imgae: x"}, []string{"--builds", "imgae"}},
+		{"matrix_builds_platform", nil, goodMatrix, []string{"--builds=- platforms: amr"}, []string{"--builds", "entry 1", "amr"}},
+		{"matrix_builds_file_twice", nil, goodMatrix, []string{"--builds=- {file: a, dockerfile: b}"}, []string{"--builds", "one thing"}},
+		{"matrix_same_tags", nil, goodMatrix, []string{"--destination=r.example/a:1", "--dimension=V=1,2"}, []string{"r.example/a:1", "{NAME}"}},
+		{"matrix_distribute", nil, goodMatrix, []string{"--distribute=no"}, []string{"--distribute"}},
+		{"matrix_limit_github", variables{"GITHUB_ACTIONS": "true"}, goodMatrix, []string{"--dimension=V=" + numbers(257)}, []string{"257 rows, GitHub takes 256"}},
+		{"matrix_limit_gitlab", nil, goodMatrix, []string{"--format=gitlab", "--dimension=V=" + numbers(201)}, []string{"201 rows, GitLab takes 200"}},
+		{"matrix_gitlab_group", nil, goodMatrix, []string{"--format=gitlab", `--runner={"group":"g"}`}, []string{"no groups"}},
 		{"matrix_platform", nil, []string{"matrix"}, []string{"--platform=linux/amd46"}, []string{"--platform", "linux/amd46"}},
 		{"matrix_image", nil, goodMatrix, []string{"--image=a b"}, []string{"a b"}},
 		{"matrix_key", nil, goodMatrix, []string{"--key=a/b"}, []string{"a/b"}},
@@ -115,6 +128,14 @@ func TestCommandLine_refuses(t *testing.T) {
 			assert.Check(t, is.Equal(r.code, exitUsage), r.stderr)
 		})
 	}
+}
+
+func numbers(n int) string {
+	var out []string
+	for i := range n {
+		out = append(out, strconv.Itoa(i))
+	}
+	return strings.Join(out, ",")
 }
 
 // plan is the part of matrix.Plan that the tests look at. A runner has many
@@ -180,8 +201,88 @@ func TestMatrix_looks_into_the_Dockerfile(t *testing.T) {
 	}
 }
 
+func TestMatrix_github_outputs(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "output")
+	env := variables{"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": file, "INPUT_PLATFORMS": "linux/amd64,linux/arm64", "INPUT_IMAGE": "r.example/a"}
+	r := runWith(t, env, "matrix")
+	assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+	r = runWith(t, variables{"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": file}, "matrix")
+	assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+	assert.Check(t, is.Contains(r.stderr, "nothing to build"))
+	data, err := os.ReadFile(file)
+	assert.NilError(t, err)
+	for _, want := range []string{"matrix<<", "\n{\"include\":[{\"name\":\"linux/amd64\"", "merges<<", "key<<", "artifacts<<", "count<<", "\n2\n", "\nfalse\n", "\n{\"include\":[]}\n", "\n0\n", "\ntrue\n"} {
+		assert.Check(t, is.Contains(string(data), want))
+	}
+}
+
+func TestMatrix_builds_and_dimensions(t *testing.T) {
+	t.Parallel()
+	const builds = `
+- image: r.example/api
+  context: services/api
+  build-args: {A: 1, B: two}
+- tags: r.example/web:1,r.example/web:{V}
+  file: web.Dockerfile
+  build-args: [A=9]
+  platforms: [linux/amd64]
+  target: ""
+`
+	file := filepath.Join(t.TempDir(), "builds.yaml")
+	assert.NilError(t, os.WriteFile(file, []byte(builds), 0o644))
+	for _, given := range []string{builds, file} {
+		r := runWith(t, nil, "matrix", "--platform=amd64,arm64", "--image=r.example/default", "--target=t", "--build-arg=Z=0",
+			"--builds="+given, "--dimension=V=1", "--exclude=platform=arm64,V=2")
+		assert.Assert(t, is.Equal(r.code, exitOK), r.stderr)
+		var plan matrix.Plan
+		assert.Check(t, json.Unmarshal([]byte(strings.ReplaceAll(r.stdout, `"runner": "`, `"text": "`)), &plan))
+		rows := plan.Matrix.Include
+		assert.Assert(t, is.Len(rows, 3))
+		assert.Check(t, is.Equal(rows[0].Image+" "+rows[0].Context+" "+rows[0].Target, "r.example/api services/api t"))
+		assert.Check(t, is.Equal(rows[0].BuildArgs, "A=1\nB=two\nZ=0\nV=1"))
+		assert.Check(t, is.Equal(rows[2].Image+" "+rows[2].Dockerfile+" "+rows[2].Target, "r.example/web web.Dockerfile "))
+		assert.Check(t, is.Equal(plan.Merges.Include[1].Tags, "r.example/web:1"))
+	}
+	r := runWith(t, nil, "matrix", "--platform=amd64", "--builds=[]")
+	assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+	assert.Check(t, is.Contains(r.stdout, `"empty": true`))
+}
+
+// Every line of the child pipeline is a command line that we take.
+func TestMatrix_gitlab_commands(t *testing.T) {
+	t.Parallel()
+	r := runWith(t, variables{"CI_JOB_IMAGE": "r.example/kma:1"}, "matrix", "--format=gitlab", "--platform=amd64,arm64", "--destination=r.example/a:1",
+		"--target=t", "--dockerfile=d", "--context=c", "--build-arg=A=1")
+	assert.Assert(t, is.Equal(r.code, exitOK), r.stderr)
+	var pipeline map[string]struct {
+		Script []string
+		Image  struct{ Name string }
+	}
+	text := strings.Replace(r.stdout, "stages: [build, merge]\n", "", 1)
+	assert.NilError(t, yaml.Unmarshal([]byte(text), &pipeline))
+	assert.Assert(t, is.Len(pipeline, 3))
+	for name, job := range pipeline {
+		assert.Check(t, is.Equal(job.Image.Name, "r.example/kma:1"))
+		words := strings.Fields(job.Script[0])
+		_, err := parse(t, nil, words[1:]...)
+		assert.Check(t, err, "%s: %s", name, job.Script[0])
+	}
+	for _, format := range []string{"jenkins", "tree", "plain"} {
+		r := runWith(t, nil, "matrix", "--format="+format, "--platform=amd64", "--image=r.example/a")
+		assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+		assert.Check(t, is.Contains(r.stdout, "linux/amd64"))
+	}
+}
+
 // pushed is an image in a registry of its own, and the directory of its record.
+// To the front end it is as empty as scratch.
 func pushed(t *testing.T) (repo registry.Ref, records string) {
+	t.Helper()
+	return pushedWith(t, "[]")
+}
+
+func pushedWith(t *testing.T, diffIDs string) (repo registry.Ref, records string) {
 	t.Helper()
 	server := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
@@ -189,7 +290,7 @@ func pushed(t *testing.T) (repo registry.Ref, records string) {
 	client, err := registry.New(registry.Options{Getenv: variables{}.get, HomeDir: t.TempDir()})
 	assert.NilError(t, err)
 
-	config := []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)
+	config := []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":` + diffIDs + `}}`)
 	desc := ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}
 	assert.NilError(t, client.PushBlob(t.Context(), repo, desc, bytes.NewReader(config), nil))
 	manifest, err := json.Marshal(ocispecs.Manifest{
@@ -206,6 +307,44 @@ func pushed(t *testing.T) (repo registry.Ref, records string) {
 		MediaType: image.MediaType, Pushed: true,
 	}))
 	return repo, records
+}
+
+// What the base images have decides as well.
+func TestMatrix_bases(t *testing.T) {
+	t.Parallel()
+	repo, records := pushedWith(t, `["`+digest.FromString("layer").String()+`"]`)
+	found, err := record.Read(records)
+	assert.NilError(t, err)
+	base := repo.WithDigest(found[0].Record.Digest).String()
+	for _, tc := range []struct {
+		name, from string
+		args       []string
+		// want are the lines of --format=plain, as far as the mode.
+		want   []string
+		code   int
+		stderr string
+	}{
+		{"cross", "FROM --platform=$BUILDPLATFORM " + base + " AS b\nRUN x\nFROM scratch\nCOPY --from=b / /", nil, []string{"linux/amd64,linux/arm64\tcross"}, exitOK, ""},
+		{"cross_always", "FROM --platform=$BUILDPLATFORM " + base + " AS b\nRUN x\nFROM scratch\nCOPY --from=b / /", []string{"--distribute=always"}, []string{"linux/amd64\tnative", "linux/arm64\tnative"}, exitOK, ""},
+		{"no_such_base", "FROM " + base, nil, nil, exitDockerfile, "linux/arm64"},
+		{"dropped", "FROM " + base, []string{"--check-bases=drop"}, []string{"linux/amd64\tnative"}, exitOK, "left out linux/arm64"},
+		{"found", "FROM " + base, []string{"--check-bases=error", "--distribute=never"}, nil, exitDockerfile, "it has linux/amd64"},
+		{"none_for_the_build", "FROM --platform=linux/s390x " + base, []string{"--check-bases=drop"}, nil, exitDockerfile, "linux/s390x"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			assert.NilError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(tc.from+"\n"), 0o644))
+			r := runWith(t, nil, append([]string{"matrix", "--platform=amd64,arm64", "--image=r.example/a", "--format=plain", "--context=" + dir}, tc.args...)...)
+			assert.Check(t, is.Equal(r.code, tc.code), r.stderr)
+			assert.Check(t, is.Contains(r.stderr, tc.stderr))
+			var got []string
+			for line := range strings.Lines(r.stdout) {
+				got = append(got, strings.Join(strings.SplitN(line, "\t", 3)[:2], "\t"))
+			}
+			assert.Check(t, is.DeepEqual(got, tc.want))
+		})
+	}
 }
 
 func TestMerge(t *testing.T) {

@@ -225,17 +225,30 @@ func (o *Options) buildPlatform() ocispecs.Platform {
 
 // RunsOn says whether an image's graph runs a step on the given platform.
 func RunsOn(img *graph.Image, p ocispecs.Platform) bool {
+	return slices.ContainsFunc(StepPlatforms(img), func(q ocispecs.Platform) bool { return platform.Equal(p, q) })
+}
+
+// StepPlatforms are the platforms that an image's graph runs steps on, each
+// once.
+func StepPlatforms(img *graph.Image) []ocispecs.Platform {
+	var out []ocispecs.Platform
 	seen := map[*graph.Vertex]bool{}
-	var visit func(e *graph.Edge) bool
-	visit = func(e *graph.Edge) bool {
+	var visit func(e *graph.Edge)
+	visit = func(e *graph.Edge) {
 		if e == nil || seen[e.Vertex] {
-			return false
+			return
 		}
 		seen[e.Vertex] = true
-		if _, ok := e.Vertex.Op.(*graph.Exec); ok && platform.Equal(*e.Vertex.Platform, p) {
-			return true
+		if _, ok := e.Vertex.Op.(*graph.Exec); ok {
+			p := *e.Vertex.Platform
+			if !slices.ContainsFunc(out, func(q ocispecs.Platform) bool { return platform.Equal(p, q) }) {
+				out = append(out, p)
+			}
 		}
-		return slices.ContainsFunc(e.Vertex.Inputs, visit)
+		for _, input := range e.Vertex.Inputs {
+			visit(input)
+		}
 	}
-	return visit(img.Root)
+	visit(img.Root)
+	return out
 }

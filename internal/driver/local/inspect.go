@@ -10,21 +10,23 @@ import (
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
-// RunsOn returns a function that says whether a build for a platform runs a
-// step on that platform. It reads the Dockerfile and the configs of its base
-// images; nothing is built.
-func RunsOn(ctx context.Context, client *registry.Client, o build.Options) func(ocispecs.Platform) (bool, error) {
+// StepPlatforms returns a function that says on which platforms the steps run
+// of a build for a platform, on a machine of another. It reads the Dockerfile and
+// the configs of its base images; nothing is built.
+func StepPlatforms(ctx context.Context, client *registry.Client, o build.Options) func(host, p ocispecs.Platform) ([]ocispecs.Platform, error) {
 	images := newBaseImages(client)
-	return func(p ocispecs.Platform) (bool, error) {
-		contexts, err := openContexts(ctx, o, (&Driver{Registry: client}).remoteContexts(o, o.StateDir))
+	return func(host, p ocispecs.Platform) ([]ocispecs.Platform, error) {
+		contexts, err := openContexts(ctx, o, (&Driver{Registry: client}).remoteContexts(o))
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		defer contexts.close()
-		loaded, err := frontend.Load(ctx, contexts.frontend(o, []ocispecs.Platform{p}, images))
+		opts := contexts.frontend(o, []ocispecs.Platform{p}, images)
+		opts.BuildPlatform = &host
+		loaded, err := frontend.Load(ctx, opts)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
-		return frontend.RunsOn(loaded.Graph.Images[0], p), nil
+		return frontend.StepPlatforms(loaded.Graph.Images[0]), nil
 	}
 }
