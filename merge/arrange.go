@@ -2,6 +2,9 @@ package merge
 
 import (
 	"cmp"
+	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -9,6 +12,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/platform"
+	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
 // arrange decides which images of the sources make the index, and sorts them.
@@ -119,6 +123,22 @@ func (m *merger) settleAttached(mediaType string) {
 		m.notice("left out the attestations %s", strings.Join(dropped, ", "))
 	}
 	m.attached = kept
+}
+
+// checkAttachedExist looks for what is taken over unread: an index that names
+// what is gone would be refused halfway, or cannot be copied any more.
+func (m *merger) checkAttachedExist(ctx context.Context, reg Reader) error {
+	for _, a := range m.attached {
+		_, err := reg.Head(ctx, a.repo.WithDigest(a.desc.Digest))
+		if errors.Is(err, registry.ErrNotFound) {
+			m.problem("%s: its index names %s, which is not there any more; use attestations=drop, or build again", a.source, a.desc.Digest)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", a.repo.WithDigest(a.desc.Digest), err)
+		}
+	}
+	return nil
 }
 
 // attests tells attestations from other things in an index.

@@ -127,7 +127,7 @@ func (c *child) override(told ocispecs.Platform) *ocispecs.Platform {
 		c.source.notice("its config says %s, it is entered as %s", platform.Format(platform.Normalize(told)), platform.Format(only))
 	}
 	c.platform = short(only)
-	if told.OS == only.OS {
+	if told.OS == only.OS && only.OSVersion == "" {
 		only.OSVersion, only.OSFeatures = told.OSVersion, told.OSFeatures
 	}
 	return &only

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -95,6 +96,34 @@ func TestRun_with_the_real_client(t *testing.T) {
 	_, err = merge.Run(t.Context(), client, opts)
 	assert.Check(t, is.ErrorContains(err, "is not in "+host+"/acme/app, "+host+"/acme/other"))
 	assert.Check(t, is.ErrorContains(err, "no tag was moved"))
+}
+
+// CI systems re-run only what failed: the records of the first attempt lie beside
+// those of the second.
+func TestRun_newest_attempt_wins(t *testing.T) {
+	t.Parallel()
+	client, host := serve(t)
+	repo := ref(t, host+"/acme/app")
+	dir := t.TempDir()
+	write := func(attempt int, r record.Record) {
+		r.Key, r.Run, r.Attempt = "app", "7", attempt
+		assert.NilError(t, record.Write(filepath.Join(dir, "attempt", strconv.Itoa(attempt)), r))
+	}
+	amd64, arm64 := push(t, client, repo, "amd64"), push(t, client, repo, "arm64")
+	broken := arm64
+	broken.Digest = digest.FromString("of the first attempt")
+	write(1, amd64)
+	write(1, broken)
+	write(2, arm64)
+	found, err := record.Read(dir)
+	assert.NilError(t, err)
+	report, err := merge.Run(t.Context(), client, merge.Options{
+		Records: found, Destinations: []string{repo.WithTag("1").String()}, Platforms: platforms(t, "amd64,arm64"),
+	})
+	assert.NilError(t, err)
+	assert.Equal(t, report.Images[0].Digest, amd64.Digest)
+	assert.Equal(t, report.Images[1].Digest, arm64.Digest)
+	assert.Check(t, is.Contains(strings.Join(report.Notices, "\n"), "replaces the earlier"))
 }
 
 // push does what a build of one platform does and returns its record.

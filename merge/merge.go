@@ -64,6 +64,9 @@ func Run(ctx context.Context, reg Registry, opts Options) (*Report, error) {
 	mediaType := m.settleTypes()
 	m.annotate(mediaType)
 	m.settleAttached(mediaType)
+	if err := m.checkAttachedExist(ctx, reg); err != nil {
+		return nil, err
+	}
 	if err := m.findSubject(ctx, reg, mediaType); err != nil {
 		return nil, err
 	}

@@ -300,6 +300,18 @@ func TestRun_attestations(t *testing.T) {
 	}
 }
 
+func TestRun_attestation_is_gone(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	img := f.oci(t, "linux/amd64")
+	attested := f.attest(t, repo, img.Record.Digest)
+	f.tag(repo+":1", f.putIndex(t, repo, ociIndex, nil, entry(t, img), attested))
+	delete(f.manifests, repo+"@"+attested.Digest.String())
+	_, err := merge.Run(t.Context(), f, merge.Options{From: []string{repo + ":1"}, Destinations: []string{repo + ":2"}})
+	assert.ErrorContains(t, err, "names "+attested.Digest.String()+", which is not there any more")
+	assert.Check(t, is.Len(f.writes(), 0))
+}
+
 // An attestation goes with its image.
 func TestRun_attestation_of_what_is_left_out(t *testing.T) {
 	t.Parallel()

@@ -81,6 +81,8 @@ func TestCommandLine_refuses(t *testing.T) {
 		{"unknown_command", nil, []string{"biuld"}, nil, []string{"biuld", "build"}},
 
 		{"matrix_empty_platform_input", variables{"INPUT_PLATFORMS": ""}, []string{"matrix"}, []string{"--fail-on-empty"}, []string{"--platform", "nothing to build"}},
+		{"matrix_hyphens", variables{"INPUT_FAIL-ON-EMPTY": "true", "INPUT_CHECK-BASES": "drop"}, []string{"matrix"}, nil, []string{"--fail-on-empty is given"}},
+		{"matrix_hyphens_check", variables{"INPUT_CHECK-BASES": "maybe"}, goodMatrix, nil, []string{"--check-bases"}},
 		{"matrix_dimension", nil, goodMatrix, []string{"--dimension=platform=x"}, []string{"--dimension", "platform=x"}},
 		{"matrix_exclude", nil, goodMatrix, []string{"--exclude=V=1"}, []string{"--exclude", `"V"`}},
 		{"matrix_include", nil, goodMatrix, []string{"--include=platform=amr"}, []string{"--include", "amr"}},

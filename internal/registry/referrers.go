@@ -34,7 +34,7 @@ func (c *Client) referrers(ctx context.Context, ref Ref) (list []ocispecs.Descri
 	case err == nil && strings.HasPrefix(a.header.Get("Content-Type"), ocispecs.MediaTypeImageIndex):
 		list, err := parseReferrers(a.body)
 		return list, true, err
-	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrRejected):
+	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrRejected), errors.Is(err, ErrDenied):
 		// Old registries answer what they like to a path that they do not know.
 		list, err := c.referrersTag(ctx, ref)
 		return list, false, err
