@@ -185,6 +185,8 @@ func TestMatrix_looks_into_the_Dockerfile(t *testing.T) {
 		{"runs", "FROM scratch\nCOPY Dockerfile /\nRUN [\"/x\"]\n", nil, matrix.QEMU, false},
 		{"target", "FROM scratch AS a\nCOPY Dockerfile /\nFROM a\nRUN [\"/x\"]\n", []string{"--target=a"}, matrix.Cross, false},
 		{"no_dockerfile", "", nil, matrix.QEMU, true},
+		{"remote_context", "", []string{"--context=git://git.example/a/b.git"}, matrix.QEMU, true},
+		{"remote_dockerfile", "FROM scratch\n", []string{"--dockerfile=https://git.example/Dockerfile"}, matrix.QEMU, true},
 		{"kubernetes", "", []string{"--kubernetes"}, matrix.Kubernetes, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -2,20 +2,26 @@ package local
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/frontend"
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
 // StepPlatforms returns a function that says on which platforms the steps run
 // of a build for a platform, on a machine of another. It reads the Dockerfile and
-// the configs of its base images; nothing is built.
+// the configs of its base images; nothing is built, nor is a context fetched.
 func StepPlatforms(ctx context.Context, client *registry.Client, o build.Options) func(host, p ocispecs.Platform) ([]ocispecs.Platform, error) {
 	images := newBaseImages(client)
 	return func(host, p ocispecs.Platform) ([]ocispecs.Platform, error) {
+		if err := here(o); err != nil {
+			return nil, err
+		}
 		contexts, err := openContexts(ctx, o, (&Driver{Registry: client}).remoteContexts(o))
 		if err != nil {
 			return nil, err
@@ -29,4 +35,17 @@ func StepPlatforms(ctx context.Context, client *registry.Client, o build.Options
 		}
 		return frontend.StepPlatforms(loaded.Graph.Images[0]), nil
 	}
+}
+
+// here refuses what would have to be fetched for a look, as if there were no
+// Dockerfile.
+func here(o build.Options) error {
+	at, err := buildcontext.Parse(o.Context)
+	if err != nil {
+		return &ContextError{Name: mainContext, Err: err}
+	}
+	if at.Kind == buildcontext.Directory && !strings.Contains(o.Dockerfile, "://") {
+		return nil
+	}
+	return &ContextError{Name: mainContext, Err: errors.New("it is not fetched to look at its Dockerfile"), NoDockerfile: true}
 }
