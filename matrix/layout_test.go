@@ -41,6 +41,12 @@ func TestRows_distribute(t *testing.T) {
 	t.Parallel()
 	unknown := func(_, _ ocispecs.Platform) ([]ocispecs.Platform, error) { return nil, matrix.ErrUnknown }
 	noSource := func(_, _ ocispecs.Platform) ([]ocispecs.Platform, error) { return nil, matrix.ErrNoSource }
+	mixed := func(_, p ocispecs.Platform) ([]ocispecs.Platform, error) {
+		if p.Architecture == "s390x" {
+			return []ocispecs.Platform{p}, nil
+		}
+		return nil, nil
+	}
 	for name, test := range map[string]struct {
 		distribute         matrix.Distribute
 		platforms, runners string
@@ -62,6 +68,8 @@ func TestRows_distribute(t *testing.T) {
 		"never":                      {matrix.DistributeNever, "amd64,arm64", "", steps("target"), []string{"linux/amd64,linux/arm64 all ubuntu-24.04 qemu"}},
 		"never_cross":                {matrix.DistributeNever, "amd64,arm64", "", steps("host"), []string{"linux/amd64,linux/arm64 all ubuntu-24.04 cross"}},
 		"never_native":               {matrix.DistributeNever, "amd64,386", "", nil, []string{"linux/amd64,linux/386 all ubuntu-24.04 native"}},
+		"never_mixed":                {matrix.DistributeNever, "s390x,arm64", "", mixed, []string{"linux/s390x,linux/arm64 all ubuntu-24.04 qemu"}},
+		"auto_mixed":                 {"", "s390x,arm64,amd64", "", mixed, []string{"linux/s390x linux-s390x ubuntu-24.04 qemu", "linux/arm64,linux/amd64 shared ubuntu-24.04 cross"}},
 		"never_of_one":               {matrix.DistributeNever, "arm64", "", nil, []string{"linux/arm64 linux-arm64 ubuntu-24.04-arm native"}},
 		"never_without_a_default":    {matrix.DistributeNever, "arm64,armhf", "linux/arm64=a", nil, []string{"linux/arm64,linux/arm/v7 all ubuntu-24.04 qemu"}},
 		"arm_v7_not_native_on_arm64": {"auto", "arm64,armhf", "default=ubuntu-24.04-arm", steps("target"), []string{"linux/arm64 linux-arm64 ubuntu-24.04-arm native", "linux/arm/v7 linux-arm-v7 ubuntu-24.04-arm qemu"}},
@@ -100,6 +108,9 @@ func TestNew_looks_once(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, looks, 1)
 	assert.Check(t, is.Len(plan.Notices, 0))
+	_, err = matrix.New(matrix.Options{Images: []matrix.Image{img}, Defaults: matrix.GitHubRunners(), CheckBases: matrix.CheckBasesDrop})
+	assert.NilError(t, err)
+	assert.Equal(t, looks, 2)
 }
 
 func TestNew_check_bases(t *testing.T) {

@@ -34,7 +34,8 @@ func TestProduct(t *testing.T) {
 		"exclude":        {matrix.Image{Tags: []string{"app:{V}"}}, []string{"V=1,2", "W=a,b"}, nil, []string{"V=1,W=a", "V=2"}, []string{"app:1||V=1 W=b|amd64 arm64"}},
 		"exclude_platform": {matrix.Image{Tags: []string{"app:{V}"}}, []string{"V=1,2"}, nil, []string{"V=1,platform=aarch64", "platform=amd64,V=2"}, []string{
 			"app:1||V=1|amd64", "app:2||V=2|arm64"}},
-		"exclude_all": {matrix.Image{Tags: []string{"app:{V}"}}, []string{"V=1"}, nil, []string{"platform=amd64,platform=arm64"}, []string{"app:1||V=1|"}},
+		"exclude_all":  {matrix.Image{Tags: []string{"app:{V}"}}, []string{"V=1"}, nil, []string{"platform=amd64,platform=arm64"}, []string{"app:1||V=1|"}},
+		"include_less": {matrix.Image{Tags: []string{"app:{V}{W}"}}, []string{"V=1", "W=a"}, []string{"V=1"}, nil, []string{"app:1a||V=1 W=a|amd64 arm64", "app:1||V=1|amd64 arm64"}},
 		"include": {matrix.Image{Tags: []string{"app:{V}{W}"}}, []string{"V=1", "W=a"}, []string{"V=9", "V=1,W=a,platform=s390x", "V=2,W=b,platform=s390x"}, []string{"platform=amd64"}, []string{
 			"app:1a||V=1 W=a|arm64 s390x", "app:9||V=9|amd64 arm64", "app:2b||V=2 W=b|s390x"}},
 	} {

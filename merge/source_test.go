@@ -205,6 +205,7 @@ func TestRun_append(t *testing.T) {
 	amd64, arm64 := f.oci(t, "linux/amd64"), f.oci(t, "linux/arm64")
 	opts := merge.Options{
 		Records: []record.Found{amd64}, Append: true, Destinations: []string{repo + ":1", repo + ":2"}, Annotations: []string{"a=b"},
+		Wait: []time.Duration{time.Hour}, // for images, not for an index that need not exist
 	}
 	report, err := merge.Run(t.Context(), f, opts)
 	assert.NilError(t, err)

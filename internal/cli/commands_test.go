@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
@@ -277,6 +279,27 @@ func TestMatrix_gitlab_commands(t *testing.T) {
 		assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
 		assert.Check(t, is.Contains(r.stdout, "linux/amd64"))
 	}
+}
+
+// A registry that is down costs the patience of its retries once, not for every
+// image.
+func TestMatrix_registry_down(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+strings.TrimPrefix(server.URL, "http://")+"/base:1\n"), 0o644))
+	r := runWith(t, nil, "matrix", "--platform=amd64,arm64,s390x", "--destination=r.example/a:{V}", "--dimension=V=1,2,3", "--context="+dir, "--push-retry=0", "--format=plain")
+	assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+	assert.Check(t, is.Equal(strings.Count(r.stdout, "\tqemu\t"), 3))
+	first := asked.Load()
+	r = runWith(t, nil, "matrix", "--platform=amd64,arm64", "--destination=r.example/a:1", "--context="+dir, "--push-retry=0")
+	assert.Check(t, is.Equal(r.code, exitOK), r.stderr)
+	assert.Check(t, is.Equal(asked.Load(), 2*first), "more images, more questions")
 }
 
 // pushed is an image in a registry of its own, and the directory of its record.

@@ -20,6 +20,9 @@ import (
 type look struct {
 	ctx    context.Context
 	client *registry.Client
+	// down is a registry that did not answer in all tries. Those of one matrix
+	// are patient once: the answer only spares an emulator or a job.
+	down error
 }
 
 // lookError is what a Dockerfile or a registry said: no mistake in the flags.
@@ -47,7 +50,13 @@ func (l *look) at(img matrix.Image) func(host, p ocispecs.Platform) ([]ocispecs.
 		Context: cmp.Or(img.Context, "."), Dockerfile: img.Dockerfile, Target: img.Target, BuildArgs: args,
 	})
 	return func(host, p ocispecs.Platform) ([]ocispecs.Platform, error) {
+		if l.down != nil {
+			return nil, l.judge(p, l.down)
+		}
 		out, err := steps(host, p)
+		if errors.Is(err, registry.ErrUnavailable) {
+			l.down = err
+		}
 		if err != nil {
 			err = l.judge(p, err)
 		}
