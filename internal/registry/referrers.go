@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -24,22 +25,49 @@ func (c *Client) Referrers(ctx context.Context, ref Ref) ([]ocispecs.Descriptor,
 	return list, about(err, "listing what refers to", ref)
 }
 
+// maxPages bounds a list of referrers whose pages never end.
+const maxPages = 100
+
 // referrers also says whether the registry has the API.
 func (c *Client) referrers(ctx context.Context, ref Ref) (list []ocispecs.Descriptor, api bool, _ error) {
-	a, err := c.do(ctx, call{
+	q := call{
 		method: http.MethodGet, repo: ref, path: "referrers/" + ref.Digest.String(), scopes: pullScope(ref),
 		header: header("Accept", ocispecs.MediaTypeImageIndex),
-	})
-	switch {
-	case err == nil && strings.HasPrefix(a.header.Get("Content-Type"), ocispecs.MediaTypeImageIndex):
-		list, err := parseReferrers(a.body)
-		return list, true, err
-	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrRejected), errors.Is(err, ErrDenied):
-		// Old registries answer what they like to a path that they do not know.
-		list, err := c.referrersTag(ctx, ref)
-		return list, false, err
 	}
-	return nil, false, err
+	for range maxPages {
+		a, err := c.do(ctx, q)
+		switch {
+		case err == nil && strings.HasPrefix(a.header.Get("Content-Type"), ocispecs.MediaTypeImageIndex):
+		case len(list) == 0 && (err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrRejected) || errors.Is(err, ErrDenied)):
+			// Old registries answer what they like to a path that they do not know.
+			list, err := c.referrersTag(ctx, ref)
+			return list, false, err
+		case err != nil:
+			return nil, false, err
+		}
+		page, err := parseReferrers(a.body)
+		if err != nil {
+			return nil, false, err
+		}
+		list = append(list, page...)
+		if q.location = nextPage(a); q.location == nil {
+			return list, true, nil
+		}
+	}
+	return nil, false, &failure{kind: ErrRejected, text: fmt.Sprintf("the list has more than %d pages", maxPages)}
+}
+
+// nextPage is where a list goes on (RFC 8288), or nil at its end.
+func nextPage(a *answer) *url.URL {
+	link, rest, ok := strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
+	if !ok || !strings.Contains(rest, `rel="next"`) {
+		return nil
+	}
+	next, err := url.Parse(link)
+	if err != nil {
+		return nil
+	}
+	return a.url.ResolveReference(next)
 }
 
 // referrersTag is the list that clients keep up where the registry does not.
