@@ -188,6 +188,8 @@ func TestMatrix_looks_into_the_Dockerfile(t *testing.T) {
 		{"target", "FROM scratch AS a\nCOPY Dockerfile /\nFROM a\nRUN [\"/x\"]\n", []string{"--target=a"}, matrix.Cross, false},
 		{"no_dockerfile", "", nil, matrix.QEMU, true},
 		{"remote_context", "", []string{"--context=git://git.example/a/b.git"}, matrix.QEMU, true},
+		{"repository", "", []string{"--context=https://git.example/a/b.git#main"}, matrix.QEMU, true},
+		{"repository_over_ssh", "", []string{"--context=git@git.example:a/b.git"}, matrix.QEMU, true},
 		{"remote_dockerfile", "FROM scratch\n", []string{"--dockerfile=https://git.example/Dockerfile"}, matrix.QEMU, true},
 		{"kubernetes", "", []string{"--kubernetes"}, matrix.Kubernetes, false},
 	} {

@@ -40,12 +40,16 @@ func StepPlatforms(ctx context.Context, client *registry.Client, o build.Options
 // here refuses what would have to be fetched for a look, as if there were no
 // Dockerfile.
 func here(o build.Options) error {
+	elsewhere := &ContextError{Name: mainContext, Err: errors.New("it is not fetched to look at its Dockerfile"), NoDockerfile: true}
+	if inRepository(o.Context) || strings.Contains(o.Dockerfile, "://") {
+		return elsewhere
+	}
 	at, err := buildcontext.Parse(o.Context)
 	if err != nil {
 		return &ContextError{Name: mainContext, Err: err}
 	}
-	if at.Kind == buildcontext.Directory && !strings.Contains(o.Dockerfile, "://") {
-		return nil
+	if at.Kind != buildcontext.Directory {
+		return elsewhere
 	}
-	return &ContextError{Name: mainContext, Err: errors.New("it is not fetched to look at its Dockerfile"), NoDockerfile: true}
+	return nil
 }
