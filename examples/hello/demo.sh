@@ -29,7 +29,7 @@ done
 [ -n "$platforms" ] || exit 6
 
 title "1. matrix: one job per platform"
-show kaniko-multiarch matrix --platform "$platforms" --image "$image" --destination "$image:1.0" --format json >"$work/plan.json"
+show kaniko-multiarch matrix --platform "$platforms" --distribute always --image "$image" --destination "$image:1.0" --format json >"$work/plan.json"
 jq -r '.matrix.include[] | "\(.name)\trunner \(.runner)\t\(.mode)"' "$work/plan.json"
 
 # From Docker Hub the example needs no --build-context. Here nothing is pulled

@@ -94,6 +94,7 @@ func TestCommandLine_refuses(t *testing.T) {
 		{"matrix_builds_file_twice", nil, goodMatrix, []string{"--builds=- {file: a, dockerfile: b}"}, []string{"--builds", "one thing"}},
 		{"matrix_same_tags", nil, goodMatrix, []string{"--destination=r.example/a:1", "--dimension=V=1,2"}, []string{"r.example/a:1", "{NAME}"}},
 		{"matrix_distribute", nil, goodMatrix, []string{"--distribute=no"}, []string{"--distribute"}},
+		{"matrix_build_context", nil, goodMatrix, []string{"--build-context=a"}, []string{"--build-context", "NAME=VALUE"}},
 		{"matrix_limit_github", variables{"GITHUB_ACTIONS": "true"}, goodMatrix, []string{"--dimension=V=" + numbers(257)}, []string{"257 rows, GitHub takes 256"}},
 		{"matrix_limit_gitlab", nil, goodMatrix, []string{"--format=gitlab", "--dimension=V=" + numbers(201)}, []string{"201 rows, GitLab takes 200"}},
 		{"matrix_gitlab_group", nil, goodMatrix, []string{"--format=gitlab", `--runner={"group":"g"}`}, []string{"no groups"}},
@@ -354,6 +355,7 @@ func TestMatrix_bases(t *testing.T) {
 		stderr string
 	}{
 		{"cross", "FROM --platform=$BUILDPLATFORM " + base + " AS b\nRUN x\nFROM scratch\nCOPY --from=b / /", nil, []string{"linux/amd64,linux/arm64\tcross"}, exitOK, ""},
+		{"named", "FROM --platform=$BUILDPLATFORM nowhere.example/b AS b\nRUN x\nFROM scratch\nCOPY --from=b / /", []string{"--build-context=nowhere.example/b=docker-image://" + base}, []string{"linux/amd64,linux/arm64\tcross"}, exitOK, ""},
 		{"cross_always", "FROM --platform=$BUILDPLATFORM " + base + " AS b\nRUN x\nFROM scratch\nCOPY --from=b / /", []string{"--distribute=always"}, []string{"linux/amd64\tnative", "linux/arm64\tnative"}, exitOK, ""},
 		{"no_such_base", "FROM " + base, nil, nil, exitDockerfile, "linux/arm64"},
 		{"dropped", "FROM " + base, []string{"--check-bases=drop"}, []string{"linux/amd64\tnative"}, exitOK, "left out linux/arm64"},

@@ -16,25 +16,26 @@ import (
 )
 
 type matrixCommand struct {
-	Platform    []string `sep:"none" help:"Platforms to build for: linux/amd64,linux/arm64."`
-	Image       string   `help:"Repository that the images are pushed to (default: that of the first destination)."`
-	Destination []string `short:"d" sep:"none" help:"Names of the index: REPO:TAG."`
-	Target      string   `help:"Stage of the Dockerfile to build."`
-	Context     string   `short:"c" default:"." help:"Directory of the build context."`
-	Dockerfile  string   `short:"f" help:"Path of the Dockerfile, tried in the working directory, then in the context."`
-	BuildArg    []string `sep:"none" help:"NAME=VALUE of an ARG."`
-	Key         string   `help:"Names what is built (default: made of the image and the rest)."`
-	Builds      string   `help:"Several builds, as YAML or a file with it: a list of image, tags, target, context, dockerfile, build-args, platforms, key; the flags are the defaults."`
-	Dimension   []string `sep:"none" help:"NAME=VALUE,VALUE: a build for each value; NAME is image, target, dockerfile, context or an ARG, and {NAME} in other values stands for it."`
-	Include     []string `sep:"none" help:"NAME=VALUE,NAME=VALUE: one more combination of dimensions, or platform=PLATFORM of one."`
-	Exclude     []string `sep:"none" help:"NAME=VALUE,NAME=VALUE: no such combinations, or platforms of them."`
-	Runner      []string `sep:"none" help:"PLATFORM=RUNNER or default=RUNNER; RUNNER is a label, or JSON of labels or of a group."`
-	Distribute  string   `enum:"auto,always,never" default:"auto" help:"auto: platforms that no step runs on share a job; always: a job for each; never: one for all."`
-	CheckBases  string   `enum:"error,drop," default:"" help:"Whether base images have each platform: error, or drop what they lack."`
-	Kubernetes  bool     `help:"A cluster builds; the runners only wait."`
-	Format      string   `enum:"github,gitlab,jenkins,json,tree,plain," default:"" help:"github, gitlab (a child pipeline), jenkins, json, tree or plain (default: github in GitHub Actions, else json)."`
-	JobImage    string   `help:"Image of the jobs of a child pipeline (default: that of this job)."`
-	FailOnEmpty bool     `help:"Fail when there is nothing to build."`
+	Platform     []string `sep:"none" help:"Platforms to build for: linux/amd64,linux/arm64."`
+	Image        string   `help:"Repository that the images are pushed to (default: that of the first destination)."`
+	Destination  []string `short:"d" sep:"none" help:"Names of the index: REPO:TAG."`
+	Target       string   `help:"Stage of the Dockerfile to build."`
+	Context      string   `short:"c" default:"." help:"Directory of the build context."`
+	Dockerfile   string   `short:"f" help:"Path of the Dockerfile, tried in the working directory, then in the context."`
+	BuildArg     []string `sep:"none" help:"NAME=VALUE of an ARG."`
+	BuildContext []string `sep:"none" help:"NAME=VALUE of a named context, as build takes it; for the look at the Dockerfile."`
+	Key          string   `help:"Names what is built (default: made of the image and the rest)."`
+	Builds       string   `help:"Several builds, as YAML or a file with it: a list of image, tags, target, context, dockerfile, build-args, platforms, key; the flags are the defaults."`
+	Dimension    []string `sep:"none" help:"NAME=VALUE,VALUE: a build for each value; NAME is image, target, dockerfile, context or an ARG, and {NAME} in other values stands for it."`
+	Include      []string `sep:"none" help:"NAME=VALUE,NAME=VALUE: one more combination of dimensions, or platform=PLATFORM of one."`
+	Exclude      []string `sep:"none" help:"NAME=VALUE,NAME=VALUE: no such combinations, or platforms of them."`
+	Runner       []string `sep:"none" help:"PLATFORM=RUNNER or default=RUNNER; RUNNER is a label, or JSON of labels or of a group."`
+	Distribute   string   `enum:"auto,always,never" default:"auto" help:"auto: platforms that no step runs on share a job; always: a job for each; never: one for all."`
+	CheckBases   string   `enum:"error,drop," default:"" help:"Whether base images have each platform: error, or drop what they lack."`
+	Kubernetes   bool     `help:"A cluster builds; the runners only wait."`
+	Format       string   `enum:"github,gitlab,jenkins,json,tree,plain," default:"" help:"github, gitlab (a child pipeline), jenkins, json, tree or plain (default: github in GitHub Actions, else json)."`
+	JobImage     string   `help:"Image of the jobs of a child pipeline (default: that of this job)."`
+	FailOnEmpty  bool     `help:"Fail when there is nothing to build."`
 	registryFlags
 }
 

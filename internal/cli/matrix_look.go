@@ -20,6 +20,7 @@ import (
 type look struct {
 	ctx    context.Context
 	client *registry.Client
+	named  map[string]string
 	// down is a registry that did not answer in all tries. Those of one matrix
 	// are patient once: the answer only spares an emulator or a job.
 	down error
@@ -35,8 +36,12 @@ func (c *matrixCommand) newLook(ctx context.Context, w *World) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
+	named, err := pairs("build-context", splitLines(c.BuildContext), nil)
+	if err != nil {
+		return nil, err
+	}
 	client, err := newClient(w, registries, c.Verbose)
-	return &look{ctx: ctx, client: client}, err
+	return &look{ctx: ctx, client: client, named: named}, err
 }
 
 // at answers for one image.
@@ -47,7 +52,7 @@ func (l *look) at(img matrix.Image) func(host, p ocispecs.Platform) ([]ocispecs.
 		args[name] = value
 	}
 	steps := local.StepPlatforms(l.ctx, l.client, build.Options{
-		Context: cmp.Or(img.Context, "."), Dockerfile: img.Dockerfile, Target: img.Target, BuildArgs: args,
+		Context: cmp.Or(img.Context, "."), Dockerfile: img.Dockerfile, Target: img.Target, BuildArgs: args, BuildContexts: l.named,
 	})
 	return func(host, p ocispecs.Platform) ([]ocispecs.Platform, error) {
 		if l.down != nil {
