@@ -22,7 +22,7 @@ func StepPlatforms(ctx context.Context, client *registry.Client, o build.Options
 		if err := here(o); err != nil {
 			return nil, err
 		}
-		contexts, err := openContexts(ctx, o, (&Driver{Registry: client}).remoteContexts(o))
+		contexts, err := openContexts(ctx, o, (&Driver{Registry: client}).remoteContexts(o, o.StateDir))
 		if err != nil {
 			return nil, err
 		}
