@@ -7,6 +7,7 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/fileop"
 	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/progress"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 )
 
@@ -107,7 +108,9 @@ func (r *fileRun) apply(ctx context.Context, a graph.Action) error {
 			return err
 		}
 	}
-	return fileop.Apply(ctx, dst, src, a.Do, tree)
+	return fileop.Apply(ctx, dst, src, a.Do, tree, func(text string) {
+		r.Progress.Warn(progress.Warning{Text: fmt.Sprintf("%s: %s", r.vertex.Name, text)})
+	})
 }
 
 // release ends what is open: all views, and the works of a failed run.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -22,13 +21,14 @@ import (
 // Copy copies c.Src from the tree at src to c.Dest in the tree at dst, or
 // unpacks it there. A nil owner keeps the owners of the source. The error is a
 // *NotFoundError when the source does not exist.
-func Copy(ctx context.Context, dst, src string, c *graph.Copy, owner *ID) error {
+func Copy(ctx context.Context, dst, src string, c *graph.Copy, owner *ID, warn Warn) error {
 	job := copyJob{
 		Copy:  c,
 		src:   filepath.Clean(src),
 		dst:   filepath.Clean(dst),
 		to:    cleanPath(c.Dest),
 		owner: owner,
+		warn:  warn,
 	}
 	err := job.run(ctx)
 	if _, ok := errors.AsType[*NotFoundError](err); ok || err == nil {
@@ -43,6 +43,7 @@ type copyJob struct {
 	// to is the clean Dest; a slash at its end counts.
 	to    string
 	owner *ID
+	warn  Warn
 }
 
 func (j *copyJob) run(ctx context.Context) error {
@@ -120,7 +121,7 @@ func (j *copyJob) one(ctx context.Context, name string, req *required) error {
 		ci.CopyDirContents = j.ContentsOnly
 		ci.FollowLinks = j.FollowSymlink
 		ci.AlwaysReplaceExistingDestPaths = j.Replace
-		ci.XAttrErrorHandler = xattrFailed
+		ci.XAttrErrorHandler = j.xattrFailed
 		ci.ChangeFunc = notify
 		if j.ModeString != "" {
 			ci.ModeStr = j.ModeString
@@ -173,13 +174,11 @@ func (j *copyJob) notifier(name string, isDir bool, req *required) (fsutil.Chang
 
 // xattrFailed carries on without the attribute, as BuildKit does: many file
 // systems lack some. A lost capability breaks programs, so it is not silent.
-func xattrFailed(dst, _, key string, err error) error {
-	level := slog.LevelDebug
+func (j *copyJob) xattrFailed(dst, _, key string, err error) error {
 	if key == "security.capability" {
-		level = slog.LevelWarn
+		errno, _ := errors.AsType[syscall.Errno](err)
+		j.warn.say("%s lost its capabilities, which its file system here cannot hold: %v", filepath.Base(dst), errno)
 	}
-	errno, _ := errors.AsType[syscall.Errno](err)
-	slog.Log(context.Background(), level, "extended attribute not copied", "file", filepath.Base(dst), "key", key, "error", errno)
 	return nil
 }
 

@@ -144,7 +144,7 @@ func TestCopy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			src, dst := tree(t, source...), tree(t, tc.dst...)
-			err := Copy(t.Context(), dst, src, tc.c, nil)
+			err := Copy(t.Context(), dst, src, tc.c, nil, nil)
 			if tc.err != "" {
 				assert.ErrorContains(t, err, tc.err)
 				missing, ok := errors.AsType[*NotFoundError](err)
@@ -186,7 +186,7 @@ func TestCopyMode(t *testing.T) {
 			}
 			src := tree(t, "d/file:640=", "d/run:4755=", "d/sub:750", "d/link>file")
 			dst := t.TempDir()
-			assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("d", "/p/d", tc.change), nil))
+			assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("d", "/p/d", tc.change), nil, nil))
 			for file, want := range map[string]fs.FileMode{
 				"p": tc.made | fs.ModeDir, "p/d": tc.made | fs.ModeDir, "p/d/sub": tc.dir | fs.ModeDir, "p/d/file": tc.file, "p/d/run": tc.run,
 			} {
@@ -198,7 +198,7 @@ func TestCopyMode(t *testing.T) {
 	t.Run("wrong", func(t *testing.T) {
 		t.Parallel()
 		src := tree(t, "f=")
-		assert.ErrorContains(t, Copy(t.Context(), t.TempDir(), src, dockerfile("f", "/f", symbolic("rwx")), nil), "invalid syntax")
+		assert.ErrorContains(t, Copy(t.Context(), t.TempDir(), src, dockerfile("f", "/f", symbolic("rwx")), nil, nil), "invalid syntax")
 	})
 }
 
@@ -219,7 +219,7 @@ func TestCopyOwner(t *testing.T) {
 			assert.NilError(t, os.Lchown(filepath.Join(src, "d/file"), 3, 4))
 			assert.NilError(t, os.Lchown(filepath.Join(src, "d/link"), 5, 6))
 			dst := tree(t, "old/")
-			assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("d", "/old/p/d"), tc.owner))
+			assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("d", "/old/p/d"), tc.owner, nil))
 			for file, want := range map[string]string{
 				"old": "0:0", "old/p": tc.made, "old/p/d": tc.made, "old/p/d/sub": tc.dir, "old/p/d/file": tc.file, "old/p/d/link": tc.link,
 			} {
@@ -238,7 +238,7 @@ func TestCopyTime(t *testing.T) {
 	t.Run("kept", func(t *testing.T) {
 		t.Parallel()
 		dst := t.TempDir()
-		assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("d", "/p/d"), nil))
+		assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("d", "/p/d"), nil, nil))
 		for _, f := range []string{"p/d", "p/d/file", "p/d/link"} {
 			fi, _ := lstat(t, dst, f)
 			assert.Assert(t, fi.ModTime().Equal(longAgo), "%s: %s", f, fi.ModTime())
@@ -248,7 +248,7 @@ func TestCopyTime(t *testing.T) {
 		t.Parallel()
 		dst := t.TempDir()
 		c := dockerfile("d", "/p/q/d", func(c *graph.Copy) { c.Time = &epoch })
-		assert.NilError(t, Copy(t.Context(), dst, src, c, nil))
+		assert.NilError(t, Copy(t.Context(), dst, src, c, nil, nil))
 		for _, f := range []string{"p", "p/q", "p/q/d", "p/q/d/file", "p/q/d/link"} {
 			fi, _ := lstat(t, dst, f)
 			assert.Assert(t, fi.ModTime().Equal(epoch), "%s: %s", f, fi.ModTime())
@@ -269,7 +269,7 @@ func TestCopyKeepsAttributesAndLinks(t *testing.T) {
 	assert.NilError(t, unix.Setxattr(filepath.Join(src, "d/sub"), "user.dir", []byte("yes"), 0))
 
 	dst := t.TempDir()
-	assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("d", "/d"), &ID{5, 5}))
+	assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("d", "/d"), &ID{5, 5}, nil))
 	for file, attrs := range map[string]map[string]string{
 		"d/sub": {"user.dir": "yes"},
 		"d/a":   {"user.note": "hi", "security.capability": string(capability)},
@@ -306,7 +306,7 @@ func TestCopySpecialFiles(t *testing.T) {
 			assert.NilError(t, os.Chmod(filepath.Join(src, "s"), 0o640)) // the umask took some
 			for _, unpack := range []bool{false, true} {
 				dst := tree(t, "s=old")
-				assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("s", "/s", func(c *graph.Copy) { c.Unpack = unpack }), nil))
+				assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("s", "/s", func(c *graph.Copy) { c.Unpack = unpack }), nil, nil))
 				fi, st := lstat(t, dst, "s")
 				assert.Equal(t, fi.Mode(), tc.want)
 				if name == "device" {
@@ -315,7 +315,7 @@ func TestCopySpecialFiles(t *testing.T) {
 			}
 			dst := t.TempDir()
 			assert.NilError(t, unix.Mknod(filepath.Join(dst, "s"), tc.mode, int(unix.Mkdev(5, 0))))
-			assert.NilError(t, Copy(t.Context(), dst, tree(t, "f=new"), dockerfile("f", "/s"), nil))
+			assert.NilError(t, Copy(t.Context(), dst, tree(t, "f=new"), dockerfile("f", "/s"), nil, nil))
 			assert.Equal(t, show(t, dst), "s=new")
 		})
 	}
@@ -326,6 +326,6 @@ func TestCopyCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dst := t.TempDir()
-	assert.ErrorIs(t, Copy(ctx, dst, tree(t, "f="), dockerfile("f", "/f"), nil), context.Canceled)
+	assert.ErrorIs(t, Copy(ctx, dst, tree(t, "f="), dockerfile("f", "/f"), nil, nil), context.Canceled)
 	assert.Equal(t, show(t, dst), "")
 }

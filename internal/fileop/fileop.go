@@ -26,31 +26,40 @@ import (
 // ID is an owner in numbers.
 type ID struct{ UID, GID int }
 
+// Warn takes what is no error but rarely meant, for people.
+type Warn func(text string)
+
+func (w Warn) say(format string, args ...any) {
+	if w != nil {
+		w(fmt.Sprintf(format, args...))
+	}
+}
+
 // Apply does change to the tree at dst. A Copy reads the tree at src, which is
 // an empty directory for graph.None; other changes ignore src. Names of owners
-// are looked up in the directories that tree returns.
-func Apply(ctx context.Context, dst, src string, change graph.FileChange, tree Tree) error {
+// are looked up in the directories that tree returns. warn may be nil.
+func Apply(ctx context.Context, dst, src string, change graph.FileChange, tree Tree, warn Warn) error {
 	switch do := change.(type) {
 	case *graph.Copy:
-		owner, err := ResolveOwner(do.Owner, tree)
+		owner, err := ResolveOwner(do.Owner, tree, warn)
 		if err != nil {
 			return err
 		}
-		return Copy(ctx, dst, src, do, owner)
+		return Copy(ctx, dst, src, do, owner, warn)
 	case *graph.Mkfile:
-		owner, err := ResolveOwner(do.Owner, tree)
+		owner, err := ResolveOwner(do.Owner, tree, warn)
 		if err != nil {
 			return err
 		}
 		return Mkfile(dst, do, owner)
 	case *graph.Mkdir:
-		owner, err := ResolveOwner(do.Owner, tree)
+		owner, err := ResolveOwner(do.Owner, tree, warn)
 		if err != nil {
 			return err
 		}
 		return Mkdir(dst, do, owner)
 	case *graph.Symlink:
-		owner, err := ResolveOwner(do.Owner, tree)
+		owner, err := ResolveOwner(do.Owner, tree, warn)
 		if err != nil {
 			return err
 		}

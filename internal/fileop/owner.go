@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"syscall"
 
@@ -43,7 +42,7 @@ func (e *UnknownOwnerError) Error() string {
 // group: that of /etc/passwd for a name, the same number for a number. A nil o
 // gives nil. As with BuildKit, a name that the tree does not have is root, or for a
 // group that of the user; that is rarely meant, so it is not silent.
-func ResolveOwner(o *graph.Owner, tree Tree) (*ID, error) {
+func ResolveOwner(o *graph.Owner, tree Tree, warn Warn) (*ID, error) {
 	if o == nil {
 		return nil, nil
 	}
@@ -51,7 +50,7 @@ func ResolveOwner(o *graph.Owner, tree Tree) (*ID, error) {
 	if u := o.User; u != nil {
 		id = ID{UID: u.ID, GID: u.ID}
 		if u.Name != "" {
-			found, err := lookupUser(u, tree)
+			found, err := lookupUser(u, tree, warn)
 			if err != nil {
 				return nil, err
 			}
@@ -63,7 +62,7 @@ func ResolveOwner(o *graph.Owner, tree Tree) (*ID, error) {
 	case g.Name == "":
 		id.GID = g.ID
 	default:
-		gid, err := lookupGroup(g, tree, id.GID)
+		gid, err := lookupGroup(g, tree, id.GID, warn)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +71,7 @@ func ResolveOwner(o *graph.Owner, tree Tree) (*ID, error) {
 	return &id, nil
 }
 
-func lookupUser(who *graph.Identity, tree Tree) (ID, error) {
+func lookupUser(who *graph.Identity, tree Tree, warn Warn) (ID, error) {
 	if who.Input == graph.None {
 		return ID{}, &UnknownOwnerError{Kind: "user", Name: who.Name}
 	}
@@ -86,13 +85,13 @@ func lookupUser(who *graph.Identity, tree Tree) (ID, error) {
 		return ID{}, fmt.Errorf("looking up user %q in %s: %w", who.Name, passwdFile, err)
 	}
 	if len(users) == 0 {
-		slog.Warn("the image has no such user: its files belong to root", "user", who.Name, "file", passwdFile)
+		warn.say("the image has no user %q: the files belong to root; add the user before, or give a number", who.Name)
 		return ID{}, nil
 	}
 	return ID{UID: users[0].Uid, GID: users[0].Gid}, nil
 }
 
-func lookupGroup(who *graph.Identity, tree Tree, otherwise int) (int, error) {
+func lookupGroup(who *graph.Identity, tree Tree, otherwise int, warn Warn) (int, error) {
 	if who.Input == graph.None {
 		return 0, &UnknownOwnerError{Kind: "group", Name: who.Name}
 	}
@@ -106,7 +105,7 @@ func lookupGroup(who *graph.Identity, tree Tree, otherwise int) (int, error) {
 		return 0, fmt.Errorf("looking up group %q in %s: %w", who.Name, groupFile, err)
 	}
 	if len(groups) == 0 {
-		slog.Warn("the image has no such group: its files keep that of the user", "group", who.Name, "gid", otherwise, "file", groupFile)
+		warn.say("the image has no group %q: the files get group %d; add the group before, or give a number", who.Name, otherwise)
 		return otherwise, nil
 	}
 	return groups[0].Gid, nil

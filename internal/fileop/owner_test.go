@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
 
 	"github.com/org/kaniko-multiarch/internal/graph"
 )
@@ -54,7 +55,7 @@ func TestResolveOwner(t *testing.T) {
 	} {
 		t.Run(n, func(t *testing.T) {
 			t.Parallel()
-			got, err := ResolveOwner(&graph.Owner{User: tc.user, Group: tc.group}, lookup)
+			got, err := ResolveOwner(&graph.Owner{User: tc.user, Group: tc.group}, lookup, nil)
 			if tc.err != "" {
 				assert.ErrorContains(t, err, tc.err)
 				return
@@ -65,13 +66,13 @@ func TestResolveOwner(t *testing.T) {
 	}
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()
-		got, err := ResolveOwner(nil, lookup)
+		got, err := ResolveOwner(nil, lookup, nil)
 		assert.NilError(t, err)
 		assert.Assert(t, got == nil)
 	})
 	t.Run("typed", func(t *testing.T) {
 		t.Parallel()
-		_, err := ResolveOwner(&graph.Owner{User: name("nobody", graph.None)}, lookup)
+		_, err := ResolveOwner(&graph.Owner{User: name("nobody", graph.None)}, lookup, nil)
 		unknown, ok := errors.AsType[*UnknownOwnerError](err)
 		assert.Assert(t, ok)
 		assert.Equal(t, unknown.Name, "nobody")
@@ -80,7 +81,21 @@ func TestResolveOwner(t *testing.T) {
 		t.Parallel()
 		root := tree(t, "etc/")
 		assert.NilError(t, unix.Mkfifo(filepath.Join(root, "etc/passwd"), 0o644))
-		_, err := ResolveOwner(&graph.Owner{User: name("app", 0)}, func(int) (string, error) { return root, nil })
+		_, err := ResolveOwner(&graph.Owner{User: name("app", 0)}, func(int) (string, error) { return root, nil }, nil)
 		assert.ErrorContains(t, err, "not a regular file")
 	})
+}
+
+func TestResolveOwner_warns_of_unknown_names(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	lookup := func(int) (string, error) { return root, nil }
+	var texts []string
+	got, err := ResolveOwner(&graph.Owner{User: &graph.Identity{Name: "nope", Input: 0}, Group: &graph.Identity{Name: "none", Input: 0}}, lookup,
+		func(text string) { texts = append(texts, text) })
+	assert.NilError(t, err)
+	assert.Check(t, is.DeepEqual(got, &ID{}))
+	assert.Check(t, is.Len(texts, 2))
+	assert.Check(t, is.Contains(texts[0], `no user "nope"`))
+	assert.Check(t, is.Contains(texts[1], `no group "none"`))
 }

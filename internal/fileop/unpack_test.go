@@ -81,7 +81,7 @@ func add(t *testing.T, name string, data []byte) string {
 	t.Helper()
 	src, dst := tree(t), t.TempDir()
 	assert.NilError(t, os.WriteFile(filepath.Join(src, name), data, 0o644))
-	assert.NilError(t, Copy(t.Context(), dst, src, dockerfile(name, "/d/", unpack), nil))
+	assert.NilError(t, Copy(t.Context(), dst, src, dockerfile(name, "/d/", unpack), nil, nil))
 	return show(t, dst)
 }
 
@@ -133,7 +133,7 @@ func TestUnpackLeavesOtherFilesAlone(t *testing.T) {
 		data := archive(t, header(tar.TypeReg, "f", ""))
 		src, dst := t.TempDir(), t.TempDir()
 		assert.NilError(t, os.WriteFile(filepath.Join(src, "a.tar"), data, 0o644))
-		assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("a.tar", "/d/"), nil))
+		assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("a.tar", "/d/"), nil, nil))
 		assert.Equal(t, show(t, dst), "d/ d/a.tar="+string(data))
 	})
 }
@@ -145,7 +145,7 @@ func TestUnpackRefusesUnknownXZ(t *testing.T) {
 	data := xzed(t, archive(t, header(tar.TypeReg, "f", "")))
 	data[13] ^= 1 // in the header of the first block
 	assert.NilError(t, os.WriteFile(filepath.Join(src, "a.tar.xz"), data, 0o644))
-	err := Copy(t.Context(), dst, src, dockerfile("a.tar.xz", "/d/", unpack), nil)
+	err := Copy(t.Context(), dst, src, dockerfile("a.tar.xz", "/d/", unpack), nil, nil)
 	assert.ErrorContains(t, err, "copying a.tar.xz to /d/: decompressing xz: ")
 	assert.ErrorContains(t, err, "use COPY or ADD --unpack=false")
 	assert.Equal(t, show(t, dst), "")
@@ -163,7 +163,7 @@ func TestUnpackTruncated(t *testing.T) {
 			t.Parallel()
 			src := t.TempDir()
 			assert.NilError(t, os.WriteFile(filepath.Join(src, "a"), data[:len(data)/2], 0o644))
-			err := Copy(t.Context(), t.TempDir(), src, dockerfile("a", "/d/", unpack), nil)
+			err := Copy(t.Context(), t.TempDir(), src, dockerfile("a", "/d/", unpack), nil, nil)
 			assert.ErrorContains(t, err, "copying a to /d/: ")
 		})
 	}
@@ -262,7 +262,7 @@ func TestUnpackOverATree(t *testing.T) {
 			t.Parallel()
 			src, dst := t.TempDir(), tree(t, tc.dst...)
 			assert.NilError(t, os.WriteFile(filepath.Join(src, "a.tar"), archive(t, tc.entries...), 0o644))
-			err := Copy(t.Context(), dst, src, dockerfile("a.tar", "/d", unpack), nil)
+			err := Copy(t.Context(), dst, src, dockerfile("a.tar", "/d", unpack), nil, nil)
 			if tc.err != "" {
 				assert.ErrorContains(t, err, tc.err)
 			} else {
@@ -299,7 +299,7 @@ func TestUnpackMetadata(t *testing.T) {
 			assert.NilError(t, os.WriteFile(filepath.Join(src, "a.tar"), data, 0o644))
 			mode := uint32(0o700) // counts for copies only
 			c := dockerfile("a.tar", "/p/d", unpack, func(c *graph.Copy) { c.Time, c.Mode = &epoch, &mode })
-			assert.NilError(t, Copy(t.Context(), dst, src, c, tc.owner))
+			assert.NilError(t, Copy(t.Context(), dst, src, c, tc.owner, nil))
 
 			assert.Equal(t, owns(t, dst, "p"), tc.made)
 			assert.Equal(t, owns(t, dst, "p/d"), tc.made)
@@ -328,10 +328,10 @@ func TestUnpackManyAndMixed(t *testing.T) {
 	for _, f := range []string{"a", "b"} {
 		assert.NilError(t, os.WriteFile(filepath.Join(src, f+".tar"), archive(t, header(tar.TypeReg, f, f)), 0o644))
 	}
-	assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("?.tar", "/d/", unpack), nil))
+	assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("?.tar", "/d/", unpack), nil, nil))
 	assert.Equal(t, show(t, dst), "d/ d/a=a d/b=b d/c.tar=plain text")
 
 	dst = t.TempDir()
-	assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("link.tar", "/d/", unpack), nil))
+	assert.NilError(t, Copy(t.Context(), dst, src, dockerfile("link.tar", "/d/", unpack), nil, nil))
 	assert.Equal(t, show(t, dst), "d/ d/a=a")
 }
