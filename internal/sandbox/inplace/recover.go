@@ -90,7 +90,13 @@ func putBack(file *os.File) error {
 	if err := j.leave(); err != nil {
 		return fmt.Errorf("recovering from a killed build: %w; start the next build in a fresh container, or move what is named here by hand and remove %s", err, file.Name())
 	}
-	return errors.Join(j.blame(), j.close(), removeRest(filepath.Dir(file.Name())))
+	return errors.Join(j.blame(), j.finish(filepath.Dir(file.Name())))
+}
+
+// finish is the end of a swap after which all is back. The journal goes last:
+// whoever finds none takes everything to be as it was.
+func (j *journal) finish(stateDir string) error {
+	return errors.Join(removeRest(stateDir), j.close())
 }
 
 // removeRest removes the directories of a swap, which are empty unless

@@ -122,7 +122,7 @@ func (r *Runner) inside(ctx context.Context, begin state, lock *os.File, list mo
 		}
 		back := j.leave()
 		if back == nil {
-			back = errors.Join(j.blame(), j.close(), removeRest(r.opts.StateDir), putRight(own))
+			back = errors.Join(j.blame(), putRight(own), j.finish(r.opts.StateDir))
 		}
 		// A cancelled build is not looked after.
 		if ctx.Err() == nil {

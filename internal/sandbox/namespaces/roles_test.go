@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +20,14 @@ import (
 	"github.com/org/kaniko-multiarch/internal/sandbox/emulation"
 	"github.com/org/kaniko-multiarch/internal/sandbox/namespaces"
 )
+
+// The parent-death signal is that of the main thread alone, and what asks for
+// it must run there. Only an init function is sure to.
+func init() {
+	if os.Getenv("TEST_ROLE") == "place" {
+		runtime.LockOSThread()
+	}
+}
 
 // play is the test binary as another program, for what can only be seen from
 // outside of a process.
