@@ -184,6 +184,8 @@ func (t *tree) unchanged(ctx context.Context) (bool, error) {
 func (s *Store) checkTars() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var damaged error
+	var errs []error
 	for _, t := range s.tars {
 		var now unix.Stat_t
 		if err := unix.Fstat(int(t.file.Fd()), &now); err != nil {
@@ -192,10 +194,11 @@ func (s *Store) checkTars() error {
 		if now.Size == t.was.Size && now.Mtim == t.was.Mtim {
 			continue
 		}
+		damaged = &DamagedError{What: "a layer of another step or base image"}
 		// A later build must not find it.
-		return errors.Join(&DamagedError{What: "a layer of another step or base image"}, os.RemoveAll(t.file.Name()))
+		errs = append(errs, os.RemoveAll(t.file.Name()))
 	}
-	return nil
+	return errors.Join(append(errs, damaged)...)
 }
 
 // savedTar is a layer's file and what it looked like when it was complete.

@@ -67,7 +67,8 @@ func TestWatch(t *testing.T) {
 					assert.NilError(t, err)
 				}
 				if cut {
-					assert.Equal(t, count(t, filepath.Join(state, "tars")), 1)
+					// A later build would take it for what it was.
+					assert.Equal(t, count(t, filepath.Join(state, "tars")), 0)
 					return
 				}
 				if w != nil {
