@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/org/kaniko-multiarch/internal/newfile"
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
@@ -87,14 +88,11 @@ func (l layout) path(d digest.Digest) string {
 }
 
 func (l layout) put(d digest.Digest, data []byte) error {
-	return replaceFile(l.path(d), func(w io.Writer) error {
-		_, err := w.Write(data)
-		return err
-	})
+	return newfile.Put(l.path(d), data)
 }
 
 func (l layout) write(d digest.Digest, r io.Reader) error {
-	return replaceFile(l.path(d), func(w io.Writer) error {
+	return newfile.Write(l.path(d), func(w io.Writer) error {
 		verifier := d.Verifier()
 		if _, err := io.Copy(io.MultiWriter(w, verifier), r); err != nil {
 			return fmt.Errorf("writing %s: %w", d, err)
@@ -149,24 +147,5 @@ func (l layout) json(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(l.dir, name), func(w io.Writer) error {
-		_, err := w.Write(data)
-		return err
-	})
-}
-
-// replaceFile writes a file that appears complete or not at all.
-func replaceFile(name string, write func(io.Writer) error) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".kaniko-multiarch-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return newfile.Put(filepath.Join(l.dir, name), data)
 }

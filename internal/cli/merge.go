@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/org/kaniko-multiarch/internal/ci"
-	"github.com/org/kaniko-multiarch/internal/output"
+	"github.com/org/kaniko-multiarch/internal/newfile"
 	"github.com/org/kaniko-multiarch/internal/platform"
 	"github.com/org/kaniko-multiarch/internal/record"
 	"github.com/org/kaniko-multiarch/merge"
@@ -152,7 +152,7 @@ func (c *mergeCommand) write(w *World, r *merge.Report) error {
 		return err
 	}
 	if c.Report != "" {
-		if err := output.WriteFile(c.Report, data); err != nil {
+		if err := newfile.Put(c.Report, data); err != nil {
 			return fmt.Errorf("--report: %w", err)
 		}
 	}
@@ -165,7 +165,7 @@ func (c *mergeCommand) write(w *World, r *merge.Report) error {
 		if err != nil {
 			return err
 		}
-		if err := output.WriteFile(c.Dotenv, []byte(text)); err != nil {
+		if err := newfile.Put(c.Dotenv, []byte(text)); err != nil {
 			return fmt.Errorf("--dotenv: %w", err)
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/newfile"
 	"github.com/org/kaniko-multiarch/internal/platform"
 )
 
@@ -147,7 +148,7 @@ func (l *Layout) WriteTo(dir string, f Final) error {
 		return err
 	}
 	for _, name := range []string{ocispecs.ImageLayoutFile, ocispecs.ImageIndexFile} {
-		if err := WriteFile(filepath.Join(dir, name), files[name]); err != nil {
+		if err := newfile.Put(filepath.Join(dir, name), files[name]); err != nil {
 			return err
 		}
 	}

@@ -20,33 +20,6 @@ import (
 	"github.com/org/kaniko-multiarch/internal/engine"
 )
 
-func TestWriteFile(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	name := filepath.Join(dir, "made", "file")
-	assert.NilError(t, WriteFile(name, []byte("one")))
-	assert.NilError(t, WriteFile(name, []byte("two")))
-	data, err := os.ReadFile(name)
-	assert.NilError(t, err)
-	assert.Check(t, is.Equal(string(data), "two"))
-	left, err := os.ReadDir(filepath.Dir(name))
-	assert.NilError(t, err)
-	assert.Check(t, is.Len(left, 1), "a temporary file is left")
-
-	// A link stays a link, and what it points to gets the text.
-	link := filepath.Join(dir, "link")
-	assert.NilError(t, os.Symlink(name, link))
-	assert.NilError(t, WriteFile(link, []byte("three")))
-	info, err := os.Lstat(link)
-	assert.NilError(t, err)
-	assert.Check(t, info.Mode()&fs.ModeSymlink != 0)
-	data, err = os.ReadFile(name)
-	assert.NilError(t, err)
-	assert.Check(t, is.Equal(string(data), "three"))
-	assert.NilError(t, WriteFile(os.DevNull, []byte("x")))
-	assert.Check(t, WriteFile(filepath.Join(name, "below-a-file"), nil) != nil)
-}
-
 // blob is a layer of a base image.
 type blob []byte
 

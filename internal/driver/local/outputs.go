@@ -2,10 +2,8 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -13,6 +11,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/docker"
 	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/newfile"
 	"github.com/org/kaniko-multiarch/internal/output"
 	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
@@ -29,7 +28,7 @@ const (
 // outputs hands everything to each place that wants it.
 type outputs struct {
 	all   []engine.Publisher
-	files []*output.Tree
+	files []treeOutput
 	// layout collects what is written at the end; nil without that. It is not
 	// where the user wants it: while a step is in place there is no such path.
 	layout *output.Layout
@@ -37,6 +36,13 @@ type outputs struct {
 	list   []build.Output
 	docker *docker.Engine
 	stdout io.Writer
+}
+
+// treeOutput is a directory with the files of the image, or a tar.
+type treeOutput struct {
+	output.Tree
+	// tar is the name of the tar's file; empty for a directory.
+	tar string
 }
 
 var (
@@ -97,9 +103,9 @@ func (d *Driver) publishers(o build.Options, t *target, spool string, images *ba
 		var err error
 		switch {
 		case w.Type == outputLocal:
-			out.files = append(out.files, &output.Tree{Dir: w.Dest, Split: split(w, t), Time: epoch})
+			out.files = append(out.files, treeOutput{Tree: output.Tree{Dir: w.Dest, Split: split(w, t), Time: epoch}})
 		case w.Type == outputTar:
-			out.files = append(out.files, &output.Tree{Tar: &lazyFile{name: w.Dest, stdout: d.Stdout}, Split: split(w, t), Time: epoch})
+			out.files = append(out.files, treeOutput{Tree: output.Tree{Split: split(w, t), Time: epoch}, tar: w.Dest})
 		case out.layout == nil:
 			if out.layout, err = output.NewLayout(filepath.Join(spool, "layout"), images); err != nil {
 				return nil, err
@@ -142,10 +148,17 @@ func (o *outputs) Image(ctx context.Context, img *engine.Image) error {
 // Export implements engine.Files.
 func (o *outputs) Export(ctx context.Context, images []engine.ImageFiles) error {
 	for _, f := range o.files {
-		err := f.Export(ctx, images)
-		if file, ok := f.Tar.(*lazyFile); ok {
-			err = errors.Join(err, file.close(err))
+		if f.tar == "" {
+			if err := f.Export(ctx, images); err != nil {
+				return err
+			}
+			continue
 		}
+		err := o.toFile(f.tar, func(w io.Writer) error {
+			tree := f.Tree
+			tree.Tar = w
+			return tree.Export(ctx, images)
+		})
 		if err != nil {
 			return err
 		}
@@ -181,9 +194,7 @@ func (o *outputs) finishOne(ctx context.Context, w build.Output, f output.Final)
 	case w.Dest == "":
 		return o.docker.Load(ctx, func(to io.Writer) error { return archive(to, f) })
 	}
-	file := &lazyFile{name: w.Dest, stdout: o.stdout}
-	err := archive(file, f)
-	return errors.Join(err, file.close(err))
+	return o.toFile(w.Dest, func(to io.Writer) error { return archive(to, f) })
 }
 
 // final is what the images are called in an output: as it says, or as the
@@ -205,34 +216,10 @@ func final(w build.Output, t *target, r *Result) (output.Final, error) {
 	return f, nil
 }
 
-// lazyFile is a file that is made by the first write; "-" is standard output.
-type lazyFile struct {
-	name   string
-	stdout io.Writer
-	file   *os.File
-}
-
-func (l *lazyFile) Write(p []byte) (int, error) {
-	if l.name == "-" {
-		return l.stdout.Write(p)
+// toFile writes a file, or standard output for "-".
+func (o *outputs) toFile(name string, write func(io.Writer) error) error {
+	if name == "-" {
+		return write(o.stdout)
 	}
-	if l.file == nil {
-		var err error
-		if l.file, err = os.Create(l.name); err != nil {
-			return 0, err
-		}
-	}
-	return l.file.Write(p)
-}
-
-// close leaves no file behind that has not all that belongs in it.
-func (l *lazyFile) close(failed error) error {
-	if l.file == nil {
-		return nil
-	}
-	err := l.file.Close()
-	if info, statErr := os.Stat(l.name); (failed != nil || err != nil) && statErr == nil && info.Mode().IsRegular() {
-		_ = os.Remove(l.name)
-	}
-	return err
+	return newfile.Write(name, write)
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/engine"
-	"github.com/org/kaniko-multiarch/internal/output"
+	"github.com/org/kaniko-multiarch/internal/newfile"
 	"github.com/org/kaniko-multiarch/internal/progress"
 	"github.com/org/kaniko-multiarch/internal/record"
 	"github.com/org/kaniko-multiarch/internal/registry"
@@ -143,7 +143,7 @@ func (d *Driver) writeFiles(o build.Options, r *Result) error {
 		}
 	}
 	if o.DigestFile != "" {
-		if err := output.WriteFile(o.DigestFile, []byte(r.Descriptor.Digest.String())); err != nil {
+		if err := newfile.Put(o.DigestFile, []byte(r.Descriptor.Digest.String())); err != nil {
 			return fmt.Errorf("--digest-file: %w", err)
 		}
 	}
@@ -151,7 +151,7 @@ func (d *Driver) writeFiles(o build.Options, r *Result) error {
 		if name == "" {
 			continue
 		}
-		if err := output.WriteFile(name, []byte(strings.Join(lines, ""))); err != nil {
+		if err := newfile.Put(name, []byte(strings.Join(lines, ""))); err != nil {
 			return fmt.Errorf("writing the image's name: %w", err)
 		}
 	}
@@ -162,7 +162,7 @@ func (d *Driver) writeFiles(o build.Options, r *Result) error {
 	if err != nil {
 		return err
 	}
-	if err := output.WriteFile(o.MetadataFile, data); err != nil {
+	if err := newfile.Put(o.MetadataFile, data); err != nil {
 		return fmt.Errorf("--metadata-file: %w", err)
 	}
 	return nil
