@@ -33,7 +33,7 @@ func (c *Client) auth(s *graph.GitSource) (_ transport.AuthMethod, release func(
 	switch e.Protocol {
 	case "http", "https":
 		if e.User != "" || e.Password != "" {
-			return nil, release, nil // go-git takes them from the URL
+			return &githttp.BasicAuth{Username: e.User, Password: e.Password}, release, nil
 		}
 		return c.token(s), release, nil
 	case "ssh":

@@ -53,7 +53,7 @@ var (
 // Checkout writes the files of s to the empty directory dir.
 func (c *Client) Checkout(ctx context.Context, s *graph.GitSource, dir string) error {
 	if err := c.checkout(ctx, s, dir); err != nil {
-		return fmt.Errorf("git repository %s: %w", redacted(s.Remote), explain(err))
+		return fmt.Errorf("git repository %s: %w", public(s.Remote), explain(err))
 	}
 	return nil
 }
@@ -95,7 +95,8 @@ func (c *Client) checkout(ctx context.Context, s *graph.GitSource, dir string) e
 // repository is one that has the wanted commit.
 type repository struct {
 	storage *filesystem.Storage
-	remote  string
+	// remote is its URL, which may hold credentials.
+	remote string
 	// ref is what the commit was found by; empty when that was its hash.
 	ref plumbing.ReferenceName
 	// hash is that of the commit, or of an annotated tag of it.
@@ -114,7 +115,8 @@ func (c *Client) fetch(ctx context.Context, s *graph.GitSource, dir string) (*re
 	}
 	defer release()
 	r := &repository{storage: filesystem.NewStorage(osfs.New(dir), cache.NewObjectLRUDefault()), remote: s.Remote}
-	remote := gogit.NewRemote(r.storage, &config.RemoteConfig{Name: "origin", URLs: []string{s.Remote}})
+	// auth has what the URL says of the user.
+	remote := gogit.NewRemote(r.storage, &config.RemoteConfig{Name: "origin", URLs: []string{public(s.Remote)}})
 	refs, err := remote.ListContext(ctx, &gogit.ListOptions{Auth: auth, InsecureSkipTLS: s.InsecureTLS, PeelingOption: gogit.AppendPeeled})
 	if err != nil {
 		return nil, err
@@ -233,8 +235,8 @@ func (r *repository) load(s *graph.GitSource) error {
 	return nil
 }
 
-// schemes are the ways to reach a repository. file is none: a submodule could
-// name a directory of the builder.
+// checkRemote refuses other ways to reach a repository than these. file is none:
+// a submodule could name a directory of the builder.
 func checkRemote(remote string) error {
 	e, err := transport.NewEndpoint(remote)
 	if err != nil {
@@ -247,13 +249,20 @@ func checkRemote(remote string) error {
 	return fmt.Errorf("%w: %s is no way to reach a repository: use https, ssh or git", ErrNotFound, e.Protocol)
 }
 
-// redacted is a remote without its password.
-func redacted(remote string) string {
+// public is a remote without its credentials: a token can be the user's name, too.
+func public(remote string) string {
 	u, err := url.Parse(remote)
-	if err != nil {
+	switch {
+	case err != nil && strings.Contains(remote, "://"):
+		return "with a malformed URL"
+	case err != nil || u.User == nil:
 		return remote // HOST:PATH has none
+	case u.Scheme == "ssh":
+		u.User = url.User(u.User.Username())
+	default:
+		u.User = nil
 	}
-	return u.Redacted()
+	return u.String()
 }
 
 // explain puts the library's errors into our words.
@@ -266,7 +275,7 @@ func explain(err error) error {
 	}
 	var u *url.Error
 	if errors.As(err, &u) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, u.Err) // its URL may have a password
+		return fmt.Errorf("%w: %w", ErrUnavailable, u.Err) // its URL is said already
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {

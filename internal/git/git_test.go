@@ -160,6 +160,30 @@ func TestCheckout_token(t *testing.T) {
 	assert.Check(t, !strings.Contains(err.Error(), "hunter2"), err.Error())
 }
 
+// Credentials in the URL log in, and are neither in the files nor in a message; a
+// token is often the user's name.
+func TestCheckout_credentials_in_URL(t *testing.T) {
+	t.Parallel()
+	dir, _ := gitserver.Repositories(t)
+	url := gitserver.Serve(t, dir, "secret")
+	out := t.TempDir()
+	s := graph.GitSource{Remote: strings.Replace(url, "://", "://x-access-token:secret@", 1) + "/main.git", KeepDir: true}
+	assert.NilError(t, (&Client{TempDir: t.TempDir()}).Checkout(t.Context(), &s, out))
+	assert.Check(t, is.Equal(files(t, out)["modules/sub/in/side"], "-rw-r--r-- sub"))
+	config, err := os.ReadFile(filepath.Join(out, ".git", "config"))
+	assert.NilError(t, err)
+	assert.Check(t, is.Contains(string(config), "http://127.0.0.1"))
+	assert.Check(t, !strings.Contains(string(config), "@"), string(config))
+
+	for _, bad := range []string{"://hunter2@", "://user:hunter2@", "://user:hunter%zz2@"} {
+		s.Remote = strings.Replace(url, "://", bad, 1) + "/main.git"
+		err := (&Client{TempDir: t.TempDir()}).Checkout(t.Context(), &s, t.TempDir())
+		assert.Check(t, err != nil && !strings.Contains(err.Error(), "hunter"), "%v", err)
+	}
+	assert.Check(t, is.Equal(public("ssh://git:hunter2@h/x"), "ssh://git@h/x"))
+	assert.Check(t, is.Equal(public("git@h:x"), "git@h:x"))
+}
+
 func TestRelative(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ base, address, want string }{

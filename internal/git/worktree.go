@@ -192,7 +192,7 @@ func (w *worktree) submodule(ctx context.Context, name, to, subdir string, hash 
 	defer os.RemoveAll(dir)
 	r, err := w.client.fetch(ctx, &s, dir)
 	if err != nil {
-		return fmt.Errorf("submodule %s, %s: %w", name, redacted(remote), err)
+		return fmt.Errorf("submodule %s, %s: %w", name, public(remote), err)
 	}
 	in := &worktree{client: w.client, source: &s, root: w.root, repo: r, at: to, subdir: subdir, depth: w.depth + 1}
 	return in.write(ctx)
@@ -260,7 +260,7 @@ func (r *repository) finish(entries []*index.Entry) error {
 	}
 	c := config.NewConfig()
 	c.Remotes["origin"] = &config.RemoteConfig{
-		Name: "origin", URLs: []string{redacted(r.remote)}, Fetch: []config.RefSpec{"+refs/heads/*:refs/remotes/origin/*"},
+		Name: "origin", URLs: []string{public(r.remote)}, Fetch: []config.RefSpec{"+refs/heads/*:refs/remotes/origin/*"},
 	}
 	if err := r.storage.SetConfig(c); err != nil {
 		return err

@@ -2,7 +2,6 @@
 package gitserver
 
 import (
-	"encoding/base64"
 	"io"
 	"net/http"
 	"net/http/cgi"
@@ -41,9 +40,8 @@ func Serve(t *testing.T, dir, token string) string {
 		Stderr: io.Discard, Path: filepath.Join(strings.TrimSpace(string(out)), "git-http-backend"), Root: "/",
 		Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
 	}
-	want := "basic " + base64.StdEncoding.EncodeToString([]byte("x-access-token:"+token))
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if token != "" && r.Header.Get("Authorization") != want {
+		if user, password, _ := r.BasicAuth(); token != "" && (user != "x-access-token" || password != token) {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
