@@ -27,6 +27,9 @@ import (
 	"github.com/org/kaniko-multiarch/internal/graph"
 )
 
+// maxInMemory is the size, in bytes, of the largest files that are read as a whole.
+const maxInMemory = 8 << 20
+
 // Client fetches repositories. It is safe for concurrent use.
 type Client struct {
 	// Secrets are the values of the build's secrets by their ID.
@@ -114,7 +117,8 @@ func (c *Client) fetch(ctx context.Context, s *graph.GitSource, dir string) (*re
 		return nil, err
 	}
 	defer release()
-	r := &repository{storage: filesystem.NewStorage(osfs.New(dir), cache.NewObjectLRUDefault()), remote: s.Remote}
+	r := &repository{remote: s.Remote}
+	r.storage = filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRUDefault(), filesystem.Options{LargeObjectThreshold: maxInMemory})
 	// auth has what the URL says of the user.
 	remote := gogit.NewRemote(r.storage, &config.RemoteConfig{Name: "origin", URLs: []string{public(s.Remote)}})
 	refs, err := remote.ListContext(ctx, &gogit.ListOptions{Auth: auth, InsecureSkipTLS: s.InsecureTLS, PeelingOption: gogit.AppendPeeled})

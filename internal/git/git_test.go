@@ -1,6 +1,8 @@
 package git
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/base64"
 	"os"
 	"path/filepath"
@@ -158,6 +160,24 @@ func TestCheckout_token(t *testing.T) {
 	err := (&Client{TempDir: t.TempDir()}).Checkout(t.Context(), &s, t.TempDir())
 	assert.ErrorIs(t, err, ErrDenied)
 	assert.Check(t, !strings.Contains(err.Error(), "hunter2"), err.Error())
+}
+
+// A file that is too large for the memory is streamed.
+func TestCheckout_large_file(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	gitserver.Run(t, dir, "init", "-q", "r.git")
+	data := make([]byte, maxInMemory+1)
+	_, _ = rand.Read(data)
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "r.git", "large"), data, 0o644))
+	gitserver.Run(t, dir+"/r.git", "add", ".")
+	gitserver.Run(t, dir+"/r.git", "commit", "-qm", "large")
+	out := t.TempDir()
+	s := graph.GitSource{Remote: gitserver.Serve(t, dir, "") + "/r.git"}
+	assert.NilError(t, (&Client{TempDir: t.TempDir()}).Checkout(t.Context(), &s, out))
+	got, err := os.ReadFile(filepath.Join(out, "large"))
+	assert.NilError(t, err)
+	assert.Check(t, bytes.Equal(got, data))
 }
 
 // Credentials in the URL log in, and are neither in the files nor in a message; a
