@@ -27,7 +27,15 @@ needed=(
   getcap:libcap2-bin
   unshare:util-linux
   newuidmap:uidmap # an ordinary user's builds
+  rsync:rsync      # gitlab-ci-local's
 )
+# Groovy runs the Jenkins library. A Java that is not here would be the largest
+# package of all.
+if command -v java >/dev/null; then
+  needed+=(groovy:groovy)
+else
+  echo "install: no java: the Jenkins library's tests skip themselves; for them: apt-get install default-jre-headless groovy" >&2
+fi
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 policy=/usr/sbin/policy-rc.d
 binfmt=/proc/sys/fs/binfmt_misc
@@ -50,9 +58,12 @@ if [ "$(id -u)" != 0 ]; then
     break
   done
 fi
-[ ${#packages[@]} -gt 0 ] || exit 0
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+gitlab() { "$here/gitlab/program.sh" >/dev/null || echo "install: no gitlab-ci-local: the GitLab templates' tests skip themselves" >&2; }
+[ ${#packages[@]} -gt 0 ] || { gitlab; exit 0; }
 
 skip() {
+  gitlab
   echo "install: skipped: $1; missing: ${programs[*]}; as root: apt-get install ${packages[*]}" >&2
   exit 0
 }
@@ -93,3 +104,4 @@ install || { apt update && install; } || {
   echo "install: apt-get could not install ${packages[*]}: see its messages above" >&2
   exit 1
 }
+gitlab

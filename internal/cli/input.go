@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -97,8 +98,20 @@ func lines(value string) []any {
 	return out
 }
 
-// splitList splits values at newlines and commas.
-func splitList(values []string) []string { return split(values, "\r\n,") }
+// splitList splits values at newlines and commas. A value can also be a JSON
+// list, which is what becomes of GitLab's arrays in a text.
+func splitList(values []string) []string {
+	var out []string
+	for _, v := range values {
+		var list []string
+		if err := json.Unmarshal([]byte(v), &list); err == nil && list != nil {
+			out = append(out, split(list, "\r\n,")...)
+			continue
+		}
+		out = append(out, split([]string{v}, "\r\n,")...)
+	}
+	return out
+}
 
 // splitLines splits values at newlines. Build arguments and labels are taken as
 // they are: a newline may be part of them.
