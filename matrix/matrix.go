@@ -272,6 +272,11 @@ func (img *Image) complete() error {
 		}
 		img.Image = named.Name()
 	}
+	for _, arg := range img.BuildArgs {
+		if name, _, _ := strings.Cut(arg, "="); strings.ContainsAny(arg, "\r\n") {
+			return fmt.Errorf("build argument %s of %s has several lines, and rows have an argument a line: put the text into a file of the context", name, img.describe())
+		}
+	}
 	var list []ocispecs.Platform
 	for _, p := range img.Platforms {
 		p = platform.Normalize(p)

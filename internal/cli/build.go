@@ -17,7 +17,7 @@ import (
 )
 
 type buildCommand struct {
-	Context        string   `short:"c" default:"." help:"Directory of the build context, tar://FILE, tar://stdin, git://HOST/REPO[#REF], https://HOST/FILE.tar.gz."`
+	Context        string   `short:"c" default:"." help:"Directory of the build context, tar://FILE, tar://stdin, git://HOST/REPO[#REF], https://HOST/REPO.git[#REF[:DIR]], https://HOST/FILE.tar.gz."`
 	ContextSubPath string   `help:"Directory in the context to use as the context."`
 	Git            string   `help:"Options of a git context: branch=,single-branch=,depth=,recurse-submodules=,insecure-skip-tls=."`
 	Dockerfile     string   `short:"f" help:"Path of the Dockerfile, tried in the working directory, then in the context."`
@@ -34,7 +34,7 @@ type buildCommand struct {
 	Label         []string `sep:"none" help:"NAME=VALUE of a label."`
 	Annotation    []string `sep:"none" help:"[PLACE:]NAME=VALUE of an annotation; PLACE is index, manifest or manifest-descriptor, with an optional [PLATFORM]."`
 	Secret        []string `sep:"none" help:"id=NAME,src=FILE or id=NAME,env=VARIABLE."`
-	BuildContext  []string `sep:"none" help:"NAME=DIRECTORY or NAME=docker-image://REF."`
+	BuildContext  []string `sep:"none" help:"NAME=DIRECTORY, a repository or archive as --context takes it, docker-image://REF or oci-layout://DIRECTORY[:TAG]."`
 	NoCache       bool     `help:"Use no earlier result."`
 	NoCacheFilter []string `sep:"none" help:"Stages that use no earlier result."`
 	Reproducible  bool     `help:"Limit all times to SOURCE_DATE_EPOCH, or to 1970 without it."`
@@ -274,8 +274,11 @@ func sourceDateEpoch(o *build.Options, getenv func(string) string) error {
 func parseGit(s string) (build.Git, error) {
 	var out build.Git
 	for _, part := range splitList([]string{s}) {
-		name, value, _ := strings.Cut(part, "=")
+		name, value, ok := strings.Cut(part, "=")
 		var err error
+		if !ok {
+			name = "" // a name alone says nothing
+		}
 		switch name {
 		case "branch":
 			out.Branch = value

@@ -92,6 +92,8 @@ func TestCommandLine_refuses(t *testing.T) {
 		{"matrix_builds_field", nil, goodMatrix, []string{"--builds=- imgae: x"}, []string{"--builds", "imgae"}},
 		{"matrix_builds_platform", nil, goodMatrix, []string{"--builds=- platforms: amr"}, []string{"--builds", "entry 1", "amr"}},
 		{"matrix_builds_file_twice", nil, goodMatrix, []string{"--builds=- {file: a, dockerfile: b}"}, []string{"--builds", "one thing"}},
+		{"matrix_builds_lines", nil, goodMatrix, []string{`--builds=- build-args: {V: "1\n2"}`}, []string{"build argument V", "several lines"}},
+		{"matrix_dimension_lines", nil, goodMatrix, []string{`--dimension=V=["1\n2"]`}, []string{"build argument V", "several lines"}},
 		{"matrix_same_tags", nil, goodMatrix, []string{"--destination=r.example/a:1", "--dimension=V=1,2"}, []string{"r.example/a:1", "{NAME}"}},
 		{"matrix_distribute", nil, goodMatrix, []string{"--distribute=no"}, []string{"--distribute"}},
 		{"matrix_build_context", nil, goodMatrix, []string{"--build-context=a"}, []string{"--build-context", "NAME=VALUE"}},

@@ -28,7 +28,7 @@ type executorCommand struct {
 	CacheTTL         time.Duration `name:"cache-ttl" default:"336h" help:"How long a cached layer counts."`
 	Compression      string        `enum:"gzip,zstd," default:"" help:"gzip or zstd."`
 	CompressionLevel int           `default:"-1" help:"1 to 9 for gzip, 1 to 22 for zstd."`
-	Context          string        `short:"c" default:"/workspace/" help:"Directory, tar://FILE.tar.gz, tar://stdin, git://HOST/REPO[#REF], https://HOST/FILE.tar.gz."`
+	Context          string        `short:"c" default:"/workspace/" help:"Directory, tar://FILE.tar.gz, tar://stdin, git://HOST/REPO[#REF], https://HOST/REPO.git[#REF[:DIR]], https://HOST/FILE.tar.gz."`
 	ContextSubPath   string        `help:"Directory in the context to use as the context."`
 	CustomPlatform   string        `xor:"platform" help:"The same as --platform."`
 	Destination      []string      `short:"d" sep:"none" help:"Names to publish: REPO:TAG."`

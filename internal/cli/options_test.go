@@ -218,6 +218,8 @@ func TestBuild_refuses(t *testing.T) {
 		{"timeout_without_unit", nil, []string{"--timeout=30"}, []string{"--timeout"}},
 		{"build_arg", nil, []string{"--build-arg==x"}, []string{"--build-arg", "NAME=VALUE"}},
 		{"label", nil, []string{"--label=x"}, []string{"--label", "NAME=VALUE"}},
+		{"git_without_value", nil, []string{"--git=single-branch"}, []string{"--git single-branch", "single-branch="}},
+		{"git_depth", nil, []string{"--git=depth=-1"}, []string{"--git depth=-1", "negative"}},
 		{"add_host", nil, []string{"--add-host=h"}, []string{"--add-host", "HOST:IP"}},
 		{"build_context", nil, []string{"--build-context=x"}, []string{"--build-context", "NAME=VALUE"}},
 		{"secret", nil, []string{"--secret=hunter2"}, []string{"--secret", "id=NAME,src=FILE"}},

@@ -162,7 +162,7 @@ COPY kept /kept
 		assert.NilError(t, err)
 		assert.Check(t, is.Len(left, want))
 	}
-	assert.Check(t, is.Contains(k.do(t, "cp", k.id+":/etc/mtab", filepath.Join(t.TempDir(), "mtab"))+"ok", "ok"))
+	k.do(t, "cp", k.id+":/etc/mtab", filepath.Join(t.TempDir(), "mtab")) // it is there
 }
 
 // A step that walks through all of "/" finds the builder's directory, and the
