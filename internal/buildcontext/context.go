@@ -93,7 +93,7 @@ func localPath(path string) (string, error) {
 	case "file":
 		u, err := url.Parse(path)
 		if err != nil || u.Path == "" || (u.Host != "" && u.Host != "localhost") {
-			return "", errors.New("context: a file URL has an absolute path and no host: file:///path/to/directory")
+			return "", errors.New("a file URL has an absolute path and no host: file:///path/to/directory")
 		}
 		return u.Path, nil
 	case "git", "ssh":

@@ -1,6 +1,7 @@
 package buildcontext
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path"
@@ -68,7 +69,7 @@ func webLocation(address string) (Location, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
 		// The text of the error holds the URL, which can hold a password.
-		return Location{}, fmt.Errorf("context: a URL has a host: https://HOST/FILE.tar.gz")
+		return Location{}, errors.New("a URL has a host: https://HOST/FILE.tar.gz")
 	}
 	if strings.HasSuffix(u.Path, ".git") {
 		return gitLocation(address)
@@ -84,19 +85,19 @@ func gitLocation(address string) (Location, error) {
 	address, fragment, _ := strings.Cut(address, "#")
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || strings.Trim(u.Path, "/") == "" {
-		return Location{}, fmt.Errorf("context: a repository has a host and a path: git://HOST/REPO.git#refs/heads/main")
+		return Location{}, errors.New("a repository has a host and a path: git://HOST/REPO.git#refs/heads/main")
 	}
 	l := Location{Kind: Git, URL: address}
 	l.Ref, l.Commit, _ = strings.Cut(fragment, "#")
 	l.Ref, l.SubPath, _ = strings.Cut(l.Ref, ":")
 	if l.SubPath != "" && strings.HasPrefix(path.Clean(l.SubPath), "..") {
-		return Location{}, fmt.Errorf("context: %s leaves the repository", l.SubPath)
+		return Location{}, fmt.Errorf("%s leaves the repository", l.SubPath)
 	}
 	if isCommit(l.Ref) {
 		l.Ref, l.Commit = "", l.Ref
 	}
 	if l.Commit != "" && !isCommit(l.Commit) {
-		return Location{}, fmt.Errorf("context: commit %q: give all of its 40 digits", l.Commit)
+		return Location{}, fmt.Errorf("commit %q: give all of its 40 digits", l.Commit)
 	}
 	return l, nil
 }

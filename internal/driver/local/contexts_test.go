@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -94,6 +95,7 @@ func TestOpenContexts_errors(t *testing.T) {
 	}{
 		{"no_context", build.Options{}, "context", []string{"context: ", "name a directory"}},
 		{"missing_context", build.Options{Context: missing}, "context", []string{"context: ", missing, "does not exist"}},
+		{"context_is_no_file_url", build.Options{Context: "file://elsewhere/x"}, "context", []string{"context: a file URL has an absolute path"}},
 		{"context_is_a_file", build.Options{Context: filepath.Join(dir, "Dockerfile")}, "context", []string{"context: ", "is not a directory"}},
 		{"missing_named_context", build.Options{Context: dir, BuildContexts: map[string]string{"x": missing}}, "x", []string{"named context x: ", missing, "does not exist"}},
 		{"no_dockerfile", build.Options{Context: empty}, "context", []string{"there is no Dockerfile in " + empty, "--dockerfile"}},
@@ -112,6 +114,7 @@ func TestOpenContexts_errors(t *testing.T) {
 			for _, want := range tc.want {
 				assert.Check(t, is.ErrorContains(err, want))
 			}
+			assert.Check(t, !strings.Contains(err.Error(), "context: context: "), err)
 		})
 	}
 }

@@ -104,6 +104,37 @@ func TestRecover_can_be_repeated(t *testing.T) {
 	assert.NilError(t, Recover(context.Background(), state))
 }
 
+// ending is a journal that tells when it is closed.
+type ending struct {
+	*os.File
+	atEnd func()
+}
+
+func (e *ending) Close() error {
+	e.atEnd()
+	return e.File.Close()
+}
+
+// Whoever finds no journal takes everything to be as it was.
+func TestFinish_removes_the_journal_last(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j, file, err := newJournal(filepath.Join(dir, journalName), state{Root: dir})
+	assert.NilError(t, err)
+	ended := false
+	j.file = &ending{file, func() {
+		ended = true
+		for _, name := range []string{stashName, asidesName} {
+			assert.Check(t, !exists(filepath.Join(dir, name)), name)
+		}
+	}}
+	for _, name := range []string{stashName, asidesName} {
+		assert.NilError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+	}
+	assert.NilError(t, j.finish(dir))
+	assert.Assert(t, ended && !exists(j.name))
+}
+
 // crashRoot has some of everything: what is moved aside, what is merged, what
 // stays.
 func crashRoot(t testing.TB) string {

@@ -146,6 +146,11 @@ func TestRecover_waits_for_a_busy_builder(t *testing.T) {
 	j, file, err := newJournal(name, begin)
 	assert.NilError(t, err)
 	defer file.Close()
+	impatient, cancel := context.WithCancel(context.Background())
+	cancel()
+	assert.ErrorIs(t, Recover(impatient, stateDir), context.Canceled)
+	assert.Assert(t, exists(name))
+
 	done := make(chan error)
 	go func() { done <- Recover(context.Background(), stateDir) }()
 	// It is replaced by that of another builder, which ends before we look.
