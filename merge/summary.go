@@ -37,7 +37,7 @@ func (r *Report) Markdown() string {
 	fmt.Fprintf(&b, "- %s\n\n", code(name))
 	b.WriteString("| Platform | Digest | Manifest | From |\n| --- | --- | --- | --- |\n")
 	for _, img := range r.Images {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", img.Platform, code(img.Digest.String()), units.BytesSize(float64(img.Size)), img.origin())
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", plain(img.Platform), code(img.Digest.String()), units.BytesSize(float64(img.Size)), img.origin())
 	}
 	for _, a := range r.Attached {
 		fmt.Fprintf(&b, "| | %s | attached | %s |\n", code(a.Digest.String()), about(a.About))

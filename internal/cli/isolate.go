@@ -38,7 +38,7 @@ const inPlaceState = "/kaniko/state"
 // What decides about namespaces is a trial mount where stateDir is or would be.
 func isolation(ctx context.Context, want, stateDir string, force bool, explain namespaces.Explainer, log *slog.Logger) (local.Isolation, error) {
 	if want == isolationInPlace {
-		return newInPlace(ctx, force, explain, log)
+		return newInPlace(ctx, stateDir, force, explain, log)
 	}
 	place, err := enter(ctx, stateDir)
 	if err == nil {
@@ -50,7 +50,7 @@ func isolation(ctx context.Context, want, stateDir string, force bool, explain n
 		return nil, err
 	}
 	log.Debug("steps cannot have namespaces", "reason", err)
-	inPlace, placeErr := newInPlace(ctx, force, explain, log)
+	inPlace, placeErr := newInPlace(ctx, stateDir, force, explain, log)
 	if placeErr != nil {
 		return nil, &sandbox.UnsupportedError{What: "no way to isolate steps: " + cannot.Error(), Fix: "or in place: " + placeErr.Error()}
 	}
@@ -79,15 +79,18 @@ type inPlace struct {
 	log     *slog.Logger
 }
 
-func newInPlace(ctx context.Context, force bool, explain namespaces.Explainer, log *slog.Logger) (local.Isolation, error) {
+func newInPlace(ctx context.Context, stateDir string, force bool, explain namespaces.Explainer, log *slog.Logger) (local.Isolation, error) {
 	// In a container that was killed during a step and started again, "/" is full
 	// of that step's files.
 	if os.Geteuid() == 0 {
-		if err := inplace.Recover(ctx, inPlaceState); err != nil {
-			return nil, err
+		for _, dir := range []string{inPlaceState, stateDir} {
+			if err := inplace.Recover(ctx, dir); err != nil {
+				return nil, err
+			}
 		}
 	}
-	here, err := inplace.Here(ownDirs()...)
+	// What an earlier build has left in its state directory is ours.
+	here, err := inplace.Here(append(ownDirs(), stateDir)...)
 	if err != nil {
 		return nil, err
 	}

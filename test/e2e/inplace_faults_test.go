@@ -96,8 +96,14 @@ func TestInPlace_killed(t *testing.T) {
 	needRoot(t)
 	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
 	service(t, "KMA_TEST_DOCKER")
-	for signal, code := range map[string]int{"KILL": 137, "TERM": 130} {
-		t.Run(signal, func(t *testing.T) {
+	const usual = "/kaniko/state"
+	for name, tc := range map[string]struct {
+		signal, state string
+		code          int
+	}{
+		"killed": {"KILL", usual, 137}, "told_to_end": {"TERM", usual, 130}, "killed_with_a_state_directory": {"KILL", "/mine/state", 137},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := contextDir(t, map[string]string{"kept": "kept", "Dockerfile": "FROM " + bases + `/busybox:1
 RUN mkdir -p /var/run /github && echo image > /var/run/file && echo image > /github/file
@@ -106,19 +112,23 @@ RUN rm -rf /home /bin/vi && touch /half && echo rea""dy && while ! [ -e /control
 RUN [ -e /half ] && cat /var/run/file /github/file /kept && [ ! -e /github/workspace ] && [ ! -e /var/run/docker.sock ]
 `})
 			control := t.TempDir()
-			image := registry + "/inplace/killed-" + strings.ToLower(signal)
+			image := registry + "/inplace/" + name
 			k := keep(t, []string{
 				"-v", dir + ":/github/workspace", "-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", control + ":/control",
-			}, "--context=/github/workspace", "--destination="+image+":1", "--reproducible")
+			}, "--context=/github/workspace", "--destination="+image+":1", "--reproducible", "--state-dir="+tc.state)
 			k.start(t)
 			k.until(t, "ready")
-			k.do(t, "kill", "-s", signal, k.id)
-			assert.Equal(t, k.wait(t).code, code)
+			k.do(t, "kill", "-s", tc.signal, k.id)
+			assert.Equal(t, k.wait(t).code, tc.code)
 			assert.NilError(t, os.WriteFile(filepath.Join(control, "go"), nil, 0o644))
 			k.start(t)
 			r := k.wait(t)
 			assert.Equal(t, r.code, 0, r.stderr)
-			assert.Check(t, is.DeepEqual(k.top(t), []string{".dockerenv", "control", "dev", "etc", "github", "kaniko", "proc", "sys", "var"}))
+			top := []string{".dockerenv", "control", "dev", "etc", "github", "kaniko", "proc", "sys", "var"}
+			if tc.state != usual {
+				top = slices.Insert(top, 6, "mine")
+			}
+			assert.Check(t, is.DeepEqual(k.top(t), top))
 			left, err := os.ReadDir(dir)
 			assert.NilError(t, err)
 			assert.Check(t, is.Len(left, 2))

@@ -28,7 +28,8 @@ type ownFile struct {
 }
 
 // ownFiles lists what was moved aside and what is in the builder's directories.
-// It does not go into mounts: what others do there is their affair.
+// It does not go into mounts: what others do there is their affair; nor into the
+// state directory, where the builder itself goes on: see Options.Watch.
 func (s *swap) ownFiles() ([]ownFile, error) {
 	var out []ownFile
 	for _, p := range s.Stashed {
@@ -37,11 +38,11 @@ func (s *swap) ownFiles() ([]ownFile, error) {
 		}
 	}
 	for _, l := range s.Levels {
+		if !l.Own || s.inRoot(l.Path) == filepath.Dir(s.Stash) {
+			continue
+		}
 		for _, name := range l.Keeps {
 			p := filepath.Join(s.inRoot(l.Path), name)
-			if !l.Own {
-				continue
-			}
 			if err := s.addOwn(&out, p, p); err != nil {
 				return nil, err
 			}

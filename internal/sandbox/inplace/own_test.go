@@ -46,6 +46,26 @@ func TestRun_walks_through_the_builder(t *testing.T) {
 	}
 }
 
+// The state directory need not be below the builder's own.
+func TestRun_with_a_state_directory_elsewhere(t *testing.T) {
+	if inContainer() {
+		t.Skip("leaves the container changed")
+	}
+	w := bareWorld(t)
+	w.state = filepath.Join(w.root, "mine/state")
+	assert.NilError(t, os.MkdirAll(w.state, 0o755))
+	var err error
+	w.runner, err = inplace.New(context.Background(), w.options())
+	assert.NilError(t, err)
+	tree := w.newTree(t)
+	// Long enough for a file's time to change.
+	assert.Equal(t, w.run(t, shell(tree, "touch /made; sleep 0.1; echo $(ls /mine)")), "state\n")
+	assert.Assert(t, exists(filepath.Join(tree, "made")) && !exists(filepath.Join(w.root, "made")))
+	_, _, err = w.try(shell(tree, "echo x >/kaniko/executor"))
+	var changed *inplace.ChangedError
+	assert.Assert(t, errors.As(err, &changed), "%v", err)
+}
+
 // Whoever keeps files beside the trees is asked when all is back.
 func TestRun_is_watched(t *testing.T) {
 	w := bareWorld(t)
