@@ -8,10 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
+
+	"github.com/org/kaniko-multiarch/test/gitserver"
 )
 
 // gitServer serves a repository with two commits: "one", which is tagged v1 and
@@ -140,5 +143,73 @@ func TestBelow(t *testing.T) {
 	for _, bad := range []string{"a/c", "a/b/file", "out", "../x"} {
 		_, err = Below(dir, bad)
 		assert.ErrorContains(t, err, bad)
+	}
+}
+
+// Submodules come along; the login goes to the repository's own server alone, and
+// none of them is a directory of this machine.
+func TestClone_submodules(t *testing.T) {
+	t.Parallel()
+	dir, _ := gitserver.Repositories(t)
+	url := gitserver.Serve(t, dir, "secret")
+	env := func(name string) string {
+		return map[string]string{"GIT_PULL_METHOD": "http", "GIT_USERNAME": "x-access-token", "GIT_TOKEN": "secret"}[name]
+	}
+	clone := func(repo string) (string, error) {
+		l, err := Parse("git://" + strings.TrimPrefix(url, "http://") + "/" + repo)
+		assert.NilError(t, err)
+		out := t.TempDir()
+		return out, Clone(t.Context(), l, out, GitOptions{RecurseSubmodules: true}, env)
+	}
+	out, err := clone("main.git")
+	assert.NilError(t, err)
+	data, err := os.ReadFile(filepath.Join(out, "modules/sub/in/side"))
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(string(data), "sub"))
+
+	var told atomic.Value
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		told.Store("login: " + r.Header.Get("Authorization"))
+		http.NotFound(w, r)
+	}))
+	defer other.Close()
+	for address, want := range map[string]string{
+		strings.Replace(other.URL, "127.0.0.1", "localhost", 1) + "/sub.git": "not found",
+		dir + "/sub.git": "file is no way to reach a repository",
+	} {
+		gitserver.Run(t, dir+"/work/main", "config", "-f", ".gitmodules", "submodule.modules/sub.url", address)
+		gitserver.Run(t, dir+"/work/main", "commit", "-qam", "moved")
+		gitserver.Run(t, dir+"/main.git", "fetch", "-q", dir+"/work/main", "+main:main")
+		_, err := clone("main.git")
+		assert.Check(t, is.ErrorContains(err, want))
+	}
+	assert.Check(t, is.Equal(told.Load(), "login: "))
+}
+
+// What versions are made of is there: the branch, tags, other branches; and git
+// finds nothing to complain of.
+func TestClone_is_a_clone(t *testing.T) {
+	t.Parallel()
+	address, first := gitServer(t)
+	for _, tc := range []struct {
+		fragment, branch, refs string
+		options                GitOptions
+	}{
+		{"", "main", "refs/heads/main refs/remotes/origin/main refs/remotes/origin/old refs/tags/v1", GitOptions{}},
+		{"#old", "old", "refs/heads/old refs/remotes/origin/old", GitOptions{SingleBranch: true}},
+		{"#v1", "HEAD", "refs/tags/v1", GitOptions{Depth: 1}},
+		{"#" + first, "HEAD", "refs/kept/commit refs/remotes/origin/main refs/remotes/origin/old refs/tags/v1", GitOptions{SingleBranch: true, Depth: 1}},
+	} {
+		l, err := Parse("git://x:letmein@" + address + tc.fragment)
+		assert.NilError(t, err)
+		out := t.TempDir()
+		assert.NilError(t, Clone(t.Context(), l, out, tc.options, func(name string) string { return map[string]string{"GIT_PULL_METHOD": "http"}[name] }))
+		run := func(args ...string) string {
+			return strings.ReplaceAll(gitserver.Run(t, out, append([]string{"-c", "safe.directory=*"}, args...)...), "\n", " ")
+		}
+		assert.Check(t, is.Equal(run("rev-parse", "--abbrev-ref", "HEAD"), tc.branch))
+		assert.Check(t, is.Equal(run("for-each-ref", "--format=%(refname)"), tc.refs))
+		assert.Check(t, is.Equal(run("status", "--porcelain"), ""))
+		run("fsck")
 	}
 }

@@ -38,6 +38,9 @@ type Client struct {
 	Agents Agents
 	// TempDir is where repositories are kept while they are read.
 	TempDir string
+	// Wants says in messages what a private repository wants; empty is the secret
+	// that BuildKit looks for.
+	Wants string
 }
 
 // Errors that a caller tells apart. All of them say which repository is meant.
@@ -55,13 +58,17 @@ var (
 
 // Checkout writes the files of s to the empty directory dir.
 func (c *Client) Checkout(ctx context.Context, s *graph.GitSource, dir string) error {
-	if err := c.checkout(ctx, s, dir); err != nil {
-		return fmt.Errorf("git repository %s: %w", public(s.Remote), explain(err))
+	return c.checkout(ctx, s, nil, dir)
+}
+
+func (c *Client) checkout(ctx context.Context, s *graph.GitSource, h *History, dir string) error {
+	if err := c.write(ctx, s, h, dir); err != nil {
+		return fmt.Errorf("git repository %s: %w", public(s.Remote), c.explain(err))
 	}
 	return nil
 }
 
-func (c *Client) checkout(ctx context.Context, s *graph.GitSource, dir string) error {
+func (c *Client) write(ctx context.Context, s *graph.GitSource, h *History, dir string) error {
 	keep := s.KeepDir && s.Subdir == "" // the directory belongs to the whole repository
 	at := filepath.Join(dir, ".git")
 	if !keep {
@@ -71,7 +78,7 @@ func (c *Client) checkout(ctx context.Context, s *graph.GitSource, dir string) e
 		}
 		defer os.RemoveAll(at)
 	}
-	r, err := c.fetch(ctx, s, at)
+	r, err := c.fetch(ctx, s, h, at)
 	if err != nil {
 		return err
 	}
@@ -85,7 +92,7 @@ func (c *Client) checkout(ctx context.Context, s *graph.GitSource, dir string) e
 		return err
 	}
 	if keep {
-		if err := r.finish(w.entries); err != nil {
+		if err := r.finish(w.entries, h != nil); err != nil {
 			return err
 		}
 	}
@@ -107,8 +114,9 @@ type repository struct {
 	commit *object.Commit
 }
 
-// fetch gets the wanted commit alone, where the server gives that out.
-func (c *Client) fetch(ctx context.Context, s *graph.GitSource, dir string) (*repository, error) {
+// fetch gets the wanted commit, without a History alone where the server gives
+// that out.
+func (c *Client) fetch(ctx context.Context, s *graph.GitSource, h *History, dir string) (*repository, error) {
 	if err := checkRemote(s.Remote); err != nil {
 		return nil, err
 	}
@@ -129,6 +137,11 @@ func (c *Client) fetch(ctx context.Context, s *graph.GitSource, dir string) (*re
 		return nil, err
 	}
 	opts := &gogit.FetchOptions{Auth: auth, InsecureSkipTLS: s.InsecureTLS, Depth: 1, Tags: gogit.NoTags, RefSpecs: []config.RefSpec{r.refSpec(refs)}}
+	if h != nil {
+		if err := h.extend(opts, s, refs); err != nil {
+			return nil, err
+		}
+	}
 	err = remote.FetchContext(ctx, opts)
 	if errors.Is(err, gogit.ErrExactSHA1NotSupported) || errors.Is(err, transport.ErrEmptyUploadPackRequest) {
 		// Then the commit is somewhere below what it does give out.
@@ -270,12 +283,13 @@ func public(remote string) string {
 }
 
 // explain puts the library's errors into our words.
-func explain(err error) error {
+func (c *Client) explain(err error) error {
+	wants := cmp.Or(c.Wants, "--secret id=GIT_AUTH_TOKEN,env=NAME")
 	switch {
 	case errors.Is(err, transport.ErrRepositoryNotFound), errors.Is(err, transport.ErrEmptyRemoteRepository):
-		return fmt.Errorf("%w: check its URL; a private one wants --secret id=GIT_AUTH_TOKEN,env=NAME", ErrNotFound)
+		return fmt.Errorf("%w: check its URL; a private one wants %s", ErrNotFound, wants)
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):
-		return fmt.Errorf("%w: give --secret id=GIT_AUTH_TOKEN,env=NAME", ErrDenied)
+		return fmt.Errorf("%w: give %s", ErrDenied, wants)
 	}
 	var u *url.Error
 	if errors.As(err, &u) {

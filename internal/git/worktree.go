@@ -190,7 +190,7 @@ func (w *worktree) submodule(ctx context.Context, name, to, subdir string, hash 
 		return err
 	}
 	defer os.RemoveAll(dir)
-	r, err := w.client.fetch(ctx, &s, dir)
+	r, err := w.client.fetch(ctx, &s, nil, dir)
 	if err != nil {
 		return fmt.Errorf("submodule %s, %s: %w", name, public(remote), err)
 	}
@@ -242,28 +242,4 @@ func setTimes(dir string, when time.Time) error {
 		err = unix.UtimesNanoAt(unix.AT_FDCWD, dirs[i], []unix.Timespec{ts, ts}, 0)
 	}
 	return err
-}
-
-// finish makes the directory that was fetched into the .git of the files: HEAD
-// is the commit, the index has all files.
-func (r *repository) finish(entries []*index.Entry) error {
-	name := r.ref
-	if name == "" || name == plumbing.HEAD {
-		name = "refs/kept/commit"
-	} else if err := r.storage.RemoveReference("refs/kept/commit"); err != nil {
-		return err
-	}
-	for _, ref := range []*plumbing.Reference{plumbing.NewHashReference(name, r.hash), plumbing.NewHashReference(plumbing.HEAD, r.commit.Hash)} {
-		if err := r.storage.SetReference(ref); err != nil {
-			return err
-		}
-	}
-	c := config.NewConfig()
-	c.Remotes["origin"] = &config.RemoteConfig{
-		Name: "origin", URLs: []string{public(r.remote)}, Fetch: []config.RefSpec{"+refs/heads/*:refs/remotes/origin/*"},
-	}
-	if err := r.storage.SetConfig(c); err != nil {
-		return err
-	}
-	return r.storage.SetIndex(&index.Index{Version: 2, Entries: entries})
 }
