@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 )
 
@@ -104,4 +106,18 @@ func gitLocation(address string) (Location, error) {
 
 func isCommit(s string) bool {
 	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// Below is a directory in a context. Links do not lead out of it.
+func Below(dir, sub string) (string, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	info, err := root.Stat(filepath.Clean(sub))
+	if err != nil || !info.IsDir() {
+		return "", fmt.Errorf("the context has no directory %s", sub)
+	}
+	return filepath.EvalSymlinks(filepath.Join(dir, sub))
 }

@@ -1,6 +1,8 @@
 package buildcontext
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -52,5 +54,19 @@ func TestParse(t *testing.T) {
 			assert.NilError(t, err)
 			assert.Check(t, is.DeepEqual(got, tc.want))
 		})
+	}
+}
+
+func TestBelow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "a/b/file", "")
+	assert.NilError(t, os.Symlink("/etc", filepath.Join(dir, "out")))
+	got, err := Below(dir, "a/b")
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(filepath.Base(got), "b"))
+	for _, bad := range []string{"a/c", "a/b/file", "out", "../x"} {
+		_, err = Below(dir, bad)
+		assert.ErrorContains(t, err, bad)
 	}
 }

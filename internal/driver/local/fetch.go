@@ -93,7 +93,7 @@ func (f *fetcher) context(ctx context.Context, at buildcontext.Location) (string
 	}
 	switch at.Kind {
 	case buildcontext.Git:
-		err = buildcontext.Clone(ctx, at, dir, buildcontext.GitOptions(f.o.Git), f.getenv)
+		err = cloneContext(ctx, at, dir, f.o.Git, f.getenv)
 	case buildcontext.Stdin:
 		err = unpack(ctx, cmp.Or[io.Reader](f.Stdin, strings.NewReader("")), "the standard input", dir)
 	case buildcontext.Archive:

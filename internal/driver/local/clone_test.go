@@ -1,4 +1,4 @@
-package buildcontext
+package local
 
 import (
 	"net/http"
@@ -14,6 +14,8 @@ import (
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/test/gitserver"
 )
 
@@ -37,7 +39,9 @@ func gitServer(t *testing.T) (address, first string) {
 	assert.NilError(t, os.Mkdir(filepath.Join(root, "r.git"), 0o755))
 	git("init", "-q", "-b", "main")
 	for _, text := range []string{"one", "two"} {
-		write(t, filepath.Join(root, "r.git"), "sub/file", text)
+		file := filepath.Join(root, "r.git", "sub", "file")
+		assert.NilError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		assert.NilError(t, os.WriteFile(file, []byte(text), 0o644))
 		git("add", ".")
 		git("commit", "-q", "-m", text)
 		if text == "one" {
@@ -62,7 +66,7 @@ func gitServer(t *testing.T) (address, first string) {
 	return strings.TrimPrefix(server.URL, "http://") + "/r.git", first
 }
 
-func TestClone(t *testing.T) {
+func TestCloneContext(t *testing.T) {
 	t.Parallel()
 	address, first := gitServer(t)
 	env := func(name string) string {
@@ -70,27 +74,27 @@ func TestClone(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name, fragment string
-		options        GitOptions
+		options        build.Git
 		want, err      string
 	}{
-		{"default_branch", "", GitOptions{}, "two", ""},
-		{"branch", "#old", GitOptions{}, "one", ""},
-		{"full_name", "#refs/heads/old", GitOptions{}, "one", ""},
-		{"tag", "#v1", GitOptions{}, "one", ""},
-		{"pull_request", "#refs/pull/1/head", GitOptions{}, "one", ""},
-		{"commit", "#" + first, GitOptions{}, "one", ""},
-		{"commit_of_branch", "#refs/heads/main#" + first, GitOptions{SingleBranch: true, Depth: 1}, "one", ""},
-		{"option", "", GitOptions{Branch: "old"}, "one", ""},
-		{"location_before_option", "#main", GitOptions{Branch: "old"}, "two", ""},
-		{"shallow", "", GitOptions{Depth: 1, SingleBranch: true, RecurseSubmodules: true}, "two", ""},
-		{"unknown", "#nope", GitOptions{}, "", `no branch or tag "nope"`},
+		{"default_branch", "", build.Git{}, "two", ""},
+		{"branch", "#old", build.Git{}, "one", ""},
+		{"full_name", "#refs/heads/old", build.Git{}, "one", ""},
+		{"tag", "#v1", build.Git{}, "one", ""},
+		{"pull_request", "#refs/pull/1/head", build.Git{}, "one", ""},
+		{"commit", "#" + first, build.Git{}, "one", ""},
+		{"commit_of_branch", "#refs/heads/main#" + first, build.Git{SingleBranch: true, Depth: 1}, "one", ""},
+		{"option", "", build.Git{Branch: "old"}, "one", ""},
+		{"location_before_option", "#main", build.Git{Branch: "old"}, "two", ""},
+		{"shallow", "", build.Git{Depth: 1, SingleBranch: true, RecurseSubmodules: true}, "two", ""},
+		{"unknown", "#nope", build.Git{}, "", `no branch or tag "nope"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			l, err := Parse("git://" + address + tc.fragment)
+			l, err := buildcontext.Parse("git://" + address + tc.fragment)
 			assert.NilError(t, err)
 			dir := t.TempDir()
-			err = Clone(t.Context(), l, dir, tc.options, env)
+			err = cloneContext(t.Context(), l, dir, tc.options, env)
 			if tc.err != "" {
 				assert.ErrorContains(t, err, tc.err)
 				return
@@ -111,44 +115,30 @@ func TestClone(t *testing.T) {
 	}
 	t.Run("no_token", func(t *testing.T) {
 		t.Parallel()
-		l, err := Parse("git://user:hunter2@" + address)
+		l, err := buildcontext.Parse("git://user:hunter2@" + address)
 		assert.NilError(t, err)
-		err = Clone(t.Context(), l, t.TempDir(), GitOptions{}, func(name string) string { return map[string]string{"GIT_PULL_METHOD": "http"}[name] })
+		err = cloneContext(t.Context(), l, t.TempDir(), build.Git{}, func(name string) string { return map[string]string{"GIT_PULL_METHOD": "http"}[name] })
 		assert.ErrorContains(t, err, "GIT_TOKEN")
 		assert.Check(t, !strings.Contains(err.Error(), "hunter2"), err)
 	})
 }
 
 // A password in the URL is used, and is not in the context.
-func TestClone_password_in_URL(t *testing.T) {
+func TestCloneContext_password_in_URL(t *testing.T) {
 	t.Parallel()
 	address, _ := gitServer(t)
-	l, err := Parse("git://user:letmein@" + address)
+	l, err := buildcontext.Parse("git://user:letmein@" + address)
 	assert.NilError(t, err)
 	dir := t.TempDir()
-	assert.NilError(t, Clone(t.Context(), l, dir, GitOptions{}, func(name string) string { return map[string]string{"GIT_PULL_METHOD": "http"}[name] }))
+	assert.NilError(t, cloneContext(t.Context(), l, dir, build.Git{}, func(name string) string { return map[string]string{"GIT_PULL_METHOD": "http"}[name] }))
 	config, err := os.ReadFile(filepath.Join(dir, ".git", "config"))
 	assert.NilError(t, err)
 	assert.Check(t, !strings.Contains(string(config), "letmein"), string(config))
 }
 
-func TestBelow(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	write(t, dir, "a/b/file", "")
-	assert.NilError(t, os.Symlink("/etc", filepath.Join(dir, "out")))
-	got, err := Below(dir, "a/b")
-	assert.NilError(t, err)
-	assert.Check(t, is.Equal(filepath.Base(got), "b"))
-	for _, bad := range []string{"a/c", "a/b/file", "out", "../x"} {
-		_, err = Below(dir, bad)
-		assert.ErrorContains(t, err, bad)
-	}
-}
-
 // Submodules come along; the login goes to the repository's own server alone, and
 // none of them is a directory of this machine.
-func TestClone_submodules(t *testing.T) {
+func TestCloneContext_submodules(t *testing.T) {
 	t.Parallel()
 	dir, _ := gitserver.Repositories(t)
 	url := gitserver.Serve(t, dir, "secret")
@@ -156,10 +146,10 @@ func TestClone_submodules(t *testing.T) {
 		return map[string]string{"GIT_PULL_METHOD": "http", "GIT_USERNAME": "x-access-token", "GIT_TOKEN": "secret"}[name]
 	}
 	clone := func(repo string) (string, error) {
-		l, err := Parse("git://" + strings.TrimPrefix(url, "http://") + "/" + repo)
+		l, err := buildcontext.Parse("git://" + strings.TrimPrefix(url, "http://") + "/" + repo)
 		assert.NilError(t, err)
 		out := t.TempDir()
-		return out, Clone(t.Context(), l, out, GitOptions{RecurseSubmodules: true}, env)
+		return out, cloneContext(t.Context(), l, out, build.Git{RecurseSubmodules: true}, env)
 	}
 	out, err := clone("main.git")
 	assert.NilError(t, err)
@@ -188,22 +178,22 @@ func TestClone_submodules(t *testing.T) {
 
 // What versions are made of is there: the branch, tags, other branches; and git
 // finds nothing to complain of.
-func TestClone_is_a_clone(t *testing.T) {
+func TestCloneContext_is_a_clone(t *testing.T) {
 	t.Parallel()
 	address, first := gitServer(t)
 	for _, tc := range []struct {
 		fragment, branch, refs string
-		options                GitOptions
+		options                build.Git
 	}{
-		{"", "main", "refs/heads/main refs/remotes/origin/main refs/remotes/origin/old refs/tags/v1", GitOptions{}},
-		{"#old", "old", "refs/heads/old refs/remotes/origin/old", GitOptions{SingleBranch: true}},
-		{"#v1", "HEAD", "refs/tags/v1", GitOptions{Depth: 1}},
-		{"#" + first, "HEAD", "refs/kept/commit refs/remotes/origin/main refs/remotes/origin/old refs/tags/v1", GitOptions{SingleBranch: true, Depth: 1}},
+		{"", "main", "refs/heads/main refs/remotes/origin/main refs/remotes/origin/old refs/tags/v1", build.Git{}},
+		{"#old", "old", "refs/heads/old refs/remotes/origin/old", build.Git{SingleBranch: true}},
+		{"#v1", "HEAD", "refs/tags/v1", build.Git{Depth: 1}},
+		{"#" + first, "HEAD", "refs/kept/commit refs/remotes/origin/main refs/remotes/origin/old refs/tags/v1", build.Git{SingleBranch: true, Depth: 1}},
 	} {
-		l, err := Parse("git://x:letmein@" + address + tc.fragment)
+		l, err := buildcontext.Parse("git://x:letmein@" + address + tc.fragment)
 		assert.NilError(t, err)
 		out := t.TempDir()
-		assert.NilError(t, Clone(t.Context(), l, out, tc.options, func(name string) string { return map[string]string{"GIT_PULL_METHOD": "http"}[name] }))
+		assert.NilError(t, cloneContext(t.Context(), l, out, tc.options, func(name string) string { return map[string]string{"GIT_PULL_METHOD": "http"}[name] }))
 		run := func(args ...string) string {
 			return strings.ReplaceAll(gitserver.Run(t, out, append([]string{"-c", "safe.directory=*"}, args...)...), "\n", " ")
 		}

@@ -1,40 +1,28 @@
-package buildcontext
+package local
 
 import (
 	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/git"
 	"github.com/org/kaniko-multiarch/internal/graph"
 )
 
-// GitOptions say how a repository is cloned; the names are those of kaniko's
-// --git. The zero value clones all of it.
-type GitOptions struct {
-	// Branch is taken where the location names nothing.
-	Branch       string
-	SingleBranch bool
-	// Depth is the number of commits of history; 0 is all.
-	Depth             int
-	RecurseSubmodules bool
-	InsecureSkipTLS   bool
-}
-
 // headerSecret is the name of what logs in, among the secrets of the client.
 const headerSecret = "header"
 
-// Clone checks a repository out into an empty directory, with its history. It
+// cloneContext checks a repository out into an empty directory, with its history. It
 // logs in with GIT_TOKEN, or with GIT_USERNAME and GIT_PASSWORD;
 // GIT_PULL_METHOD=http leaves out TLS. Submodules on other servers get no
 // credentials.
-func Clone(ctx context.Context, l Location, dir string, o GitOptions, getenv func(string) string) error {
+func cloneContext(ctx context.Context, l buildcontext.Location, dir string, o build.Git, getenv func(string) string) error {
 	u, err := url.Parse(l.URL)
 	if err != nil {
 		return errors.New("the repository's URL is not one")
@@ -72,18 +60,4 @@ func gitLogin(u *url.URL, getenv func(string) string) string {
 		password, _ = u.User.Password()
 	}
 	return user + ":" + password
-}
-
-// Below is a directory in a context. Links do not lead out of it.
-func Below(dir, sub string) (string, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return "", err
-	}
-	defer root.Close()
-	info, err := root.Stat(filepath.Clean(sub))
-	if err != nil || !info.IsDir() {
-		return "", fmt.Errorf("the context has no directory %s", sub)
-	}
-	return filepath.EvalSymlinks(filepath.Join(dir, sub))
 }
