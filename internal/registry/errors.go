@@ -96,8 +96,7 @@ func (c *Client) answerError(r Ref, who string, status int, body []byte) error {
 	if detail != "" {
 		said += " (" + detail + ")"
 	}
-	// ECR, Artifact Registry and Harbor have no code in common, but the word.
-	if status >= 400 && status < 500 && strings.Contains(strings.ToLower(detail), "immutab") {
+	if isImmutable(r, status, detail) {
 		f.kind, f.text = ErrImmutable, said
 		return f
 	}
@@ -110,6 +109,18 @@ func (c *Client) answerError(r Ref, who string, status int, body []byte) error {
 	}
 	f.text = said
 	return f
+}
+
+// isImmutable reports whether an answer is about a tag that must not move. ECR,
+// Artifact Registry and Harbor have no code in common, but the word, which can be
+// a part of the repository's name, too.
+func isImmutable(r Ref, status int, detail string) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusNotFound, http.StatusTooManyRequests:
+		return false
+	}
+	said := strings.ReplaceAll(strings.ToLower(detail), r.Repository, "")
+	return status >= 400 && status < 500 && strings.Contains(said, "immutab")
 }
 
 // exhausted is what is left of a request after its last try.

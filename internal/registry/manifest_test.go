@@ -158,6 +158,9 @@ func TestImmutableTag(t *testing.T) {
 		{"artifact_registry", `{"errors":[{"code":"MANIFEST_INVALID","message":"cannot update tag 1. The repository has enabled tag immutability"}]}`, 400, true},
 		{"harbor", `{"errors":[{"code":"PRECONDITION","message":"Failed to process request due to 'app:1' configured as immutable."}]}`, 412, true},
 		{"other", `{"errors":[{"code":"TAG_INVALID","message":"no"}]}`, 400, false},
+		{"not_there", `{"errors":[{"code":"NAME_UNKNOWN","message":"no repository acme/immutable"}]}`, 404, false},
+		{"of_that_name", `{"errors":[{"code":"DENIED","message":"no access to 'acme/immutable-app'"}]}`, 403, false},
+		{"name_and_word", `{"errors":[{"code":"TAG_INVALID","message":"'acme/immutable-app' is immutable"}]}`, 400, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -168,9 +171,11 @@ func TestImmutableTag(t *testing.T) {
 				w.WriteHeader(tc.status)
 				fmt.Fprint(w, tc.body)
 			}))
+			repo.Repository = "acme/immutable-app"
 			_, err := newClient(t, Options{}).PushManifest(t.Context(), repo.WithTag("1"), ocispecs.MediaTypeImageIndex, []byte(emptyIndex))
-			assert.Assert(t, errors.Is(err, ErrRejected), "%v", err)
-			assert.Equal(t, errors.Is(err, ErrImmutable), tc.want)
+			assert.Assert(t, err != nil)
+			assert.Equal(t, errors.Is(err, ErrImmutable), tc.want, "%v", err)
+			assert.Check(t, !tc.want || errors.Is(err, ErrRejected), "%v", err)
 		})
 	}
 }

@@ -60,7 +60,7 @@ func (c *Client) referrers(ctx context.Context, ref Ref) (list []ocispecs.Descri
 // nextPage is where a list goes on (RFC 8288), or nil at its end.
 func nextPage(a *answer) *url.URL {
 	link, rest, ok := strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
-	if !ok || !strings.Contains(rest, `rel="next"`) {
+	if !ok || !strings.Contains(strings.ReplaceAll(rest, `"`, ""), "rel=next") {
 		return nil
 	}
 	next, err := url.Parse(link)

@@ -32,6 +32,13 @@ func TestReferrers(t *testing.T) {
 			}
 			fmt.Fprint(w, page("two"))
 		}, []string{"one", "two"}, nil},
+		{"page_without_quotes", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", ocispecs.MediaTypeImageIndex)
+			if r.URL.Query().Get("page") == "" {
+				w.Header().Set("Link", "<"+r.URL.Path+"?page=2>; rel=next")
+			}
+			fmt.Fprint(w, page("one"))
+		}, []string{"one", "one"}, nil},
 		{"endless", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", ocispecs.MediaTypeImageIndex)
 			w.Header().Set("Link", "<"+r.URL.Path+`?page=2>; rel="next"`)

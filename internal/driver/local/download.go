@@ -90,7 +90,7 @@ func (d *downloader) once(ctx context.Context, address string, f *os.File, repor
 	return resp.Header.Get("Content-Disposition"), modified, nil
 }
 
-// redacted is an address without password and query, where tokens live.
+// redacted is an address without user, password and query, where tokens live.
 func redacted(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -99,7 +99,8 @@ func redacted(address string) string {
 	if u.RawQuery != "" {
 		u.RawQuery = "..."
 	}
-	return u.Redacted()
+	u.User = nil
+	return u.String()
 }
 
 // withoutURL drops the address that net/http puts before an error.

@@ -212,8 +212,9 @@ func TestRedacted(t *testing.T) {
 	for _, tc := range []struct{ name, in, want string }{
 		{"plain", "https://h/x", "https://h/x"},
 		{"query", "https://h/x?token=1&b=2", "https://h/x?..."},
-		{"password", "https://me:pw@h/x", "https://me:xxxxx@h/x"},
-		{"both", "https://me:pw@h/x?a#f", "https://me:xxxxx@h/x?...#f"},
+		{"user", "https://token@h/x", "https://h/x"},
+		{"password", "https://me:pw@h/x", "https://h/x"},
+		{"both", "https://me:pw@h/x?a#f", "https://h/x?...#f"},
 		{"no_url", "https://me:pw@h/%zz", "the URL"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
