@@ -2,6 +2,7 @@ package sshagent
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 
@@ -19,8 +20,9 @@ type server struct {
 	dial     dialer
 	running  sync.WaitGroup
 
-	mu      sync.Mutex
-	conns   map[net.Conn]bool
+	mu sync.Mutex
+	// open are the connections of clients, and to the agent.
+	open    map[io.Closer]bool
 	stopped bool
 }
 
@@ -38,38 +40,44 @@ func (s *server) run() {
 }
 
 // keep remembers a connection, so that stop ends it.
-func (s *server) keep(conn net.Conn) bool {
+func (s *server) keep(conn io.Closer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
 		_ = conn.Close()
 		return false
 	}
-	s.conns[conn] = true
+	s.open[conn] = true
 	return true
+}
+
+func (s *server) drop(conn io.Closer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, conn)
+	_ = conn.Close()
 }
 
 // answer serves one connection. An agent that is gone ends it, which is what a
 // client of that agent would see.
 func (s *server) answer(conn net.Conn) {
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.conns, conn)
-		_ = conn.Close()
-	}()
-	to, closer, err := s.dial()
+	defer s.drop(conn)
+	to, up, err := s.dial()
 	if err != nil {
 		return
 	}
-	defer closer.Close()
+	// An agent that asks its user does not answer until then: stop cannot wait.
+	if !s.keep(up) {
+		return
+	}
+	defer s.drop(up)
 	_ = agent.ServeAgent(readOnly{to}, conn)
 }
 
 func (s *server) stop() error {
 	s.mu.Lock()
 	s.stopped = true
-	for conn := range s.conns {
+	for conn := range s.open {
 		_ = conn.Close()
 	}
 	s.mu.Unlock()

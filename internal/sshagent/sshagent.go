@@ -85,13 +85,18 @@ func open(paths []string) (dialer, error) {
 	switch {
 	case sockets == 0:
 		return func() (agent.ExtendedAgent, io.Closer, error) {
-			return keys.(agent.ExtendedAgent), io.NopCloser(nil), nil
+			return keys.(agent.ExtendedAgent), &nothing{}, nil
 		}, nil
 	case len(paths) > 1:
 		return nil, errors.New("give one socket, or key files")
 	}
 	return d, nil
 }
+
+// nothing is the connection to an agent in this process.
+type nothing struct{ _ byte } // each has an address of its own
+
+func (*nothing) Close() error { return nil }
 
 func readKey(path string) (any, error) {
 	f, err := os.Open(path)
@@ -168,7 +173,7 @@ func (a *Agents) Serve(id, dir string) (socket string, stop func() error, err er
 		return "", nil, fmt.Errorf("serving ssh agent %q: %w", id, err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	s := &server{listener: l, dial: a.byID[id], conns: map[net.Conn]bool{}}
+	s := &server{listener: l, dial: a.byID[id], open: map[io.Closer]bool{}}
 	s.running.Go(s.run)
 	return filepath.Join(dir, name), s.stop, nil
 }

@@ -92,6 +92,36 @@ func TestServe_socket(t *testing.T) {
 	assert.NilError(t, public.Verify([]byte("text"), sig))
 }
 
+// An agent that waits for its user keeps no build from ending.
+func TestServe_stops_while_an_agent_waits(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "agent")
+	assert.NilError(t, err)
+	defer os.RemoveAll(dir)
+	silent, err := net.Listen("unix", filepath.Join(dir, "silent"))
+	assert.NilError(t, err)
+	defer silent.Close()
+	a, err := Open([]Source{{ID: "x", Paths: []string{filepath.Join(dir, "silent")}}}, noEnv)
+	assert.NilError(t, err)
+	socket, stop, err := a.Serve("x", dir)
+	assert.NilError(t, err)
+	conn, err := net.Dial("unix", socket)
+	assert.NilError(t, err)
+	defer conn.Close()
+	asked := make(chan error, 1)
+	go func() {
+		_, err := agent.NewClient(conn).List()
+		asked <- err
+	}()
+	up, err := silent.Accept()
+	assert.NilError(t, err)
+	defer up.Close()
+	_, err = up.Read(make([]byte, 5)) // the question, which has no answer
+	assert.NilError(t, err)
+	assert.NilError(t, stop())
+	assert.Check(t, <-asked != nil)
+}
+
 func TestOpen_refuses(t *testing.T) {
 	t.Parallel()
 	locked, _ := keyFile(t, "secret")
