@@ -70,11 +70,15 @@ func certificates(dir string) (*tls.Config, error) {
 	if dir == "" {
 		return c, nil
 	}
-	if ca, err := os.ReadFile(filepath.Join(dir, "ca.pem")); err == nil {
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	switch {
+	case err == nil:
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(ca) {
 			return nil, errors.New("DOCKER_CERT_PATH: ca.pem has no certificate")
 		}
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("DOCKER_CERT_PATH: %w", err)
 	}
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 	switch {
@@ -146,9 +150,24 @@ func (e *Engine) Platforms(ctx context.Context) (bool, error) {
 // Load sends an archive of images, which write writes.
 func (e *Engine) Load(ctx context.Context, write func(io.Writer) error) error {
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(write(w)) }()
-	defer r.Close()
-	resp, err := e.do(ctx, http.MethodPost, "/images/load?quiet=1", r)
+	written := make(chan error, 1)
+	go func() {
+		err := write(w)
+		w.CloseWithError(err)
+		written <- err
+	}()
+	err := e.load(ctx, r)
+	r.Close()
+	// What could not be written is no fault of the engine's, which may end the
+	// reading itself.
+	if werr := <-written; werr != nil && !errors.Is(werr, io.ErrClosedPipe) {
+		return fmt.Errorf("writing the image for the Docker engine at %s: %w", e.host, werr)
+	}
+	return err
+}
+
+func (e *Engine) load(ctx context.Context, archive io.Reader) error {
+	resp, err := e.do(ctx, http.MethodPost, "/images/load?quiet=1", archive)
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,10 @@ func TestLoad_fails(t *testing.T) {
 	}
 	e := engine(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	err := e.Load(t.Context(), func(io.Writer) error { return errors.New("cannot write") })
+	assert.ErrorContains(t, err, "writing the image for")
 	assert.ErrorContains(t, err, "cannot write")
+	var gone *UnreachableError
+	assert.Check(t, !errors.As(err, &gone), "the engine is not to blame")
 }
 
 func TestPlatforms(t *testing.T) {

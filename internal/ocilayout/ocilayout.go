@@ -65,7 +65,7 @@ func (l *Layout) Resolve(tag string, d digest.Digest) (ocispecs.Descriptor, erro
 	if d != "" {
 		info, err := l.root.Stat(blob(d))
 		if err != nil {
-			return ocispecs.Descriptor{}, fmt.Errorf("%s: %s: %w", l.dir, d, ErrNotFound)
+			return ocispecs.Descriptor{}, l.missing(d.String(), err)
 		}
 		return ocispecs.Descriptor{Digest: d, Size: info.Size()}, nil
 	}
@@ -100,9 +100,6 @@ func (l *Layout) Image(d digest.Digest, p ocispecs.Platform) (ocispecs.Manifest,
 			}
 			return 0
 		})
-		if best.Digest == d {
-			return ocispecs.Manifest{}, nil, fmt.Errorf("%s: the index %s holds itself", l.dir, d)
-		}
 		return l.Image(best.Digest, p)
 	}
 	config, err := l.document(blob(both.Config.Digest))
@@ -116,7 +113,7 @@ func (l *Layout) Blob(d ocispecs.Descriptor) (io.ReadCloser, error) {
 	}
 	f, err := l.root.Open(blob(d.Digest))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", l.dir, d.Digest, ErrNotFound)
+		return nil, l.missing(d.Digest.String(), err)
 	}
 	return &verified{f: f, verifier: d.Digest.Verifier(), digest: d.Digest}, nil
 }
@@ -154,11 +151,19 @@ func (l *Layout) json(name string, v any) error {
 	return nil
 }
 
+// missing is the error of opening something.
+func (l *Layout) missing(name string, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		err = ErrNotFound
+	}
+	return fmt.Errorf("%s: %s: %w", l.dir, name, err)
+}
+
 // document reads a small file; a blob is checked.
 func (l *Layout) document(name string) ([]byte, error) {
 	f, err := l.root.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", l.dir, name, ErrNotFound)
+		return nil, l.missing(name, err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxDocument))
