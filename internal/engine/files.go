@@ -20,6 +20,8 @@ type ImageFiles struct {
 	Platform ocispecs.Platform
 	// Root is the directory that is the image's "/".
 	Root string
+	// StandIn is rootfs.View's: files with it are not what the image has.
+	StandIn string
 }
 
 // exportFiles opens the trees of all images for whoever wants them.
@@ -38,7 +40,7 @@ func (b *build) exportFiles(ctx context.Context) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, v.Release()) }()
-		list = append(list, ImageFiles{Platform: g.Platform, Root: v.Path()})
+		list = append(list, ImageFiles{Platform: g.Platform, Root: v.Path(), StandIn: v.StandIn()})
 	}
 	if err := b.Files.Export(ctx, list); err != nil {
 		return fmt.Errorf("exporting files: %w", err)

@@ -136,6 +136,8 @@ func (s *plainStore) Close() error { return nil }
 
 func (w *plainWork) Path() string { return w.dir }
 
+func (w *plainWork) StandIn() string { return "" }
+
 func (w *plainWork) Commit(context.Context) (rootfs.Layer, error) {
 	w.store.count(-1, 0)
 	return plainLayer{w.dir}, nil

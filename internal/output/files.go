@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"github.com/tonistiigi/fsutil/types"
 
 	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/ids"
+	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/platform"
 )
 
@@ -34,7 +37,7 @@ type Tree struct {
 func (t *Tree) Export(ctx context.Context, images []engine.ImageFiles) error {
 	var dirs []fsutil.Dir
 	for _, img := range images {
-		files, err := t.files(img.Root)
+		files, err := t.files(img)
 		if err != nil {
 			return err
 		}
@@ -67,10 +70,13 @@ func (t *Tree) write(ctx context.Context, files fsutil.FS) error {
 }
 
 // files is a tree with what is asked for changed.
-func (t *Tree) files(root string) (fsutil.FS, error) {
-	files, err := fsutil.NewFS(root)
+func (t *Tree) files(img engine.ImageFiles) (fsutil.FS, error) {
+	files, err := fsutil.NewFS(img.Root)
 	if err != nil {
 		return nil, err
+	}
+	if img.StandIn != "" {
+		files = &genuine{FS: files, img: img, owners: t.Tar != nil}
 	}
 	uid, gid := uint32(os.Getuid()), uint32(os.Getgid())
 	return fsutil.NewFilterFS(files, &fsutil.FilterOpt{Map: func(_ string, st *types.Stat) fsutil.MapResult {
@@ -80,8 +86,40 @@ func (t *Tree) files(root string) (fsutil.FS, error) {
 		if t.Time != nil {
 			st.ModTime = nanoseconds(*t.Time)
 		}
+		delete(st.Xattrs, img.StandIn)
 		return fsutil.MapResultKeep
 	}})
+}
+
+// genuine refuses files that stand for what cannot be made here: nobody could
+// tell them from the image's own.
+type genuine struct {
+	fsutil.FS
+	img engine.ImageFiles
+	// owners refuses those that differ in nothing but the owner, too.
+	owners bool
+}
+
+// Walk implements fsutil.FS.
+func (g *genuine) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+	return g.FS.Walk(ctx, target, func(name string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = g.check(name)
+		}
+		return fn(name, d, err)
+	})
+}
+
+func (g *genuine) check(name string) error {
+	err := layer.StandsFor(filepath.Join(g.img.Root, name), g.img.StandIn)
+	missing, ok := errors.AsType[*ids.MissingError](err)
+	if ok && !missing.Root && !g.owners {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("/%s cannot be exported: %w", name, err)
+	}
+	return nil
 }
 
 func nanoseconds(seconds int64) int64 { return time.Unix(seconds, 0).UnixNano() }

@@ -61,6 +61,9 @@ type Work interface {
 // View is a tree to read from.
 type View interface {
 	Path() string
+	// StandIn is the extended attribute of files that stand for what cannot be
+	// made here, see layer.StandsFor; empty where there are none.
+	StandIn() string
 	Release() error
 }
 

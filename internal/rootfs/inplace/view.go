@@ -86,6 +86,9 @@ type view struct {
 
 func (v *view) Path() string { return v.tree.dir }
 
+// StandIn implements rootfs.View.
+func (*view) StandIn() string { return "" }
+
 // Release implements rootfs.View; it does nothing the second time.
 func (v *view) Release() error {
 	if !v.ended {

@@ -93,10 +93,10 @@ func (s *Store) View(ctx context.Context, layers []rootfs.Layer) (rootfs.View, e
 
 func (s *Store) view(trees []*tree) (*view, error) {
 	if len(trees) == 0 {
-		return &view{path: s.path(emptyName)}, nil
+		return &view{store: s, path: s.path(emptyName)}, nil
 	}
 	if len(trees) == 1 && trees[0].plain {
-		return &view{path: trees[0].dir}, nil
+		return &view{store: s, path: trees[0].dir}, nil
 	}
 	name, err := s.newDir("v")
 	if err != nil {
@@ -117,6 +117,9 @@ type view struct {
 }
 
 func (v *view) Path() string { return v.path }
+
+// StandIn implements rootfs.View.
+func (v *view) StandIn() string { return v.store.standIn() }
 
 // Release implements rootfs.View; it does nothing the second time and after the
 // store was closed.
