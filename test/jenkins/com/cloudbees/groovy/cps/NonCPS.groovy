@@ -1,0 +1,4 @@
+package com.cloudbees.groovy.cps
+
+/** Stands for Jenkins' annotation. */
+@interface NonCPS {}
