@@ -121,7 +121,7 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return err
 	}
-	display, err := progress.New(progress.Options{Out: w.Stderr, Mode: progress.Mode(c.Progress), Redact: secrets.Values()})
+	display, err := progress.New(progress.Options{Out: w.Stderr, Mode: progress.Mode(c.Progress), Redact: secrets.Values(), Sections: w.Getenv("GITLAB_CI") == "true"})
 	if err != nil {
 		return usagef("--progress: %w", err)
 	}

@@ -47,6 +47,8 @@ type Options struct {
 	// Heartbeat is how long a running step may be silent before Plain says that
 	// it still runs. 0 means DefaultHeartbeat, less than 0 never.
 	Heartbeat time.Duration
+	// Sections puts the blocks of Plain into collapsible sections of GitLab's.
+	Sections bool
 	// Redact are values of secrets. Each is replaced by *** in everything that
 	// is shown, and so is each line of 8 bytes or more of a value that has
 	// several lines. Values of white space only are ignored.
@@ -109,9 +111,9 @@ func newView(o Options) (view, error) {
 		if v, err := newTTY(o.Out); err == nil {
 			return v, nil
 		}
-		return newPlain(o.Out, o.Heartbeat), nil
+		return newPlain(o.Out, o.Heartbeat, o.Sections), nil
 	case Plain:
-		return newPlain(o.Out, o.Heartbeat), nil
+		return newPlain(o.Out, o.Heartbeat, o.Sections), nil
 	case TTY:
 		return newTTY(o.Out)
 	case JSON:

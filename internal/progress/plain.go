@@ -35,21 +35,22 @@ type plain struct {
 	since           time.Time
 	blocks, indexed int
 	closed          bool
+	section         section
 	// open is where a line without an end was printed.
 	open       *block
 	openStream int
 }
 
 // newPlain prints to w.
-func newPlain(w io.Writer, heartbeat time.Duration) *plain {
+func newPlain(w io.Writer, heartbeat time.Duration, sections bool) *plain {
 	sink := &errWriter{w: w}
 	out := bufio.NewWriterSize(sink, 64<<10)
-	return &plain{sink: sink, out: out, live: out, heartbeat: heartbeat, byVertex: map[*vertex]*block{}}
+	return &plain{sink: sink, out: out, live: out, heartbeat: heartbeat, section: section{on: sections}, byVertex: map[*vertex]*block{}}
 }
 
 // newQuiet prints failed steps to w, at the end.
 func newQuiet(w io.Writer) *plain {
-	p := newPlain(w, -1)
+	p := newPlain(w, -1, false)
 	p.live = bufio.NewWriter(io.Discard)
 	p.closing.onlyFailed = true
 	return p
@@ -97,6 +98,7 @@ func (p *plain) close(at time.Time) error {
 	}
 	p.turn(at)
 	p.closeLine()
+	p.section.end(p.live, at)
 	p.live.Flush()
 	p.closing.separate = p.blocks > 0 && !p.closing.onlyFailed
 	p.closing.write(p.out)
@@ -157,15 +159,21 @@ func (p *plain) enter(b *block, at time.Time) {
 	p.closeLine()
 	if p.current != nil {
 		fmt.Fprintf(p.live, "#%d ...\n", p.current.index)
+		p.section.end(p.live, at)
 	}
 	if p.blocks > 0 {
 		fmt.Fprintln(p.live)
 	}
+	from := at
 	if b.index == 0 {
 		p.indexed++
 		b.index = p.indexed
+		if !b.v.started.IsZero() {
+			from = b.v.started
+		}
 	}
 	p.blocks++
+	p.section.start(p.live, from)
 	fmt.Fprintf(p.live, "#%d %s\n", b.index, b.v.Name)
 	p.current, p.since = b, at
 }
@@ -190,6 +198,7 @@ func (p *plain) print(b *block) {
 	if !b.v.result.failed() {
 		b.forget()
 	}
+	p.section.end(p.live, b.ended)
 	p.current = nil
 	p.active = slices.DeleteFunc(p.active, func(a *block) bool { return a == b })
 }

@@ -86,6 +86,7 @@ func TestGitLab_include(t *testing.T) {
 	got := rawIndex(t, image+":main")
 	assert.Assert(t, is.Len(got.Manifests, 2))
 	assert.Check(t, is.Equal(got.Manifests[1].Platform.Architecture, "arm64"))
+	assert.Check(t, is.Contains(out, ":kma_1\r"), "no collapsible sections")
 	assert.Check(t, got.Annotations["org.opencontainers.image.revision"] != "")
 	assert.Check(t, is.Contains(out, "deploying "+image+"@"+descriptor(t, image+":main").Digest.String()))
 	tags := tool(t, "skopeo", "list-tags", "--tls-verify=false", "docker://"+image)
