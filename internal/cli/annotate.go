@@ -2,28 +2,26 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strings"
 
+	"github.com/org/kaniko-multiarch/internal/ci"
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/frontend"
 	"github.com/org/kaniko-multiarch/internal/progress"
 )
 
 // annotate shows something at its line in GitHub's view of a change. Elsewhere
-// it does nothing. The form is that of GitHub's workflow commands.
+// it does nothing.
 func annotate(w *World, level, file string, line int, title, text string) {
 	if w.Getenv("GITHUB_ACTIONS") != "true" || line <= 0 {
 		return
 	}
-	data := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
-	property := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
-	if title != "" {
-		title = ",title=" + property.Replace(title)
+	console := w.console
+	if console == nil {
+		console = ci.NewConsole(w.Stderr)
 	}
-	fmt.Fprintf(w.Stderr, "::%s file=%s,line=%d%s::%s\n",
-		level, property.Replace(inWorkspace(w, file)), line, title, data.Replace(text))
+	console.Annotate(level, inWorkspace(w, file), line, title, text)
 }
 
 // inWorkspace is a file's path below the checkout, which is what GitHub knows.
@@ -55,16 +53,17 @@ func annotateWarnings(w *World, list []progress.Warning) {
 	}
 }
 
-// annotateError shows an error that has a place in the Dockerfile.
-func annotateError(w *World, err error) {
+// annotateError shows an error that has a place in the Dockerfile, without
+// secrets.
+func annotateError(w *World, err error, secrets []string) {
 	var (
 		at   *frontend.Error
 		step *engine.StepError
 	)
 	switch {
 	case errors.As(err, &at):
-		annotate(w, "error", at.File, at.Line, "", at.Err.Error())
+		annotate(w, "error", at.File, at.Line, "", progress.Redact(at.Err.Error(), secrets))
 	case errors.As(err, &step):
-		annotate(w, "error", step.Location.File, step.Location.Start, "", step.Name+": "+step.Err.Error())
+		annotate(w, "error", step.Location.File, step.Location.Start, "", progress.Redact(step.Name+": "+step.Err.Error(), secrets))
 	}
 }

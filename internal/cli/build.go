@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -61,6 +60,7 @@ type buildCommand struct {
 	MetadataFile      string `help:"File for a JSON description of what was built."`
 
 	stepFlags
+	buildxFlags
 	checkFlags
 	outputFlags
 	registryFlags
@@ -137,25 +137,17 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 		err = fmt.Errorf("showing the progress: %w", closeErr)
 	}
 	if err = withFix(isolation, err); err != nil {
-		annotateError(&World{Stderr: redactor{w.Stderr, secrets.Values()}, LookupEnv: w.LookupEnv}, err)
+		annotateError(w, err, secrets.Values())
 		return &redactedError{err: err, text: progress.Redact(err.Error(), secrets.Values())}
 	}
 	annotateWarnings(w, result.Warnings)
+	if err := c.tellGitHub(ctx, w, o, result); err != nil {
+		return err
+	}
 	if toStdout(o) {
 		return nil
 	}
 	return printResult(w, result)
-}
-
-// redactor writes text without secrets.
-type redactor struct {
-	w       io.Writer
-	secrets []string
-}
-
-func (r redactor) Write(p []byte) (int, error) {
-	_, err := io.WriteString(r.w, progress.Redact(string(p), r.secrets))
-	return len(p), err
 }
 
 // redactedError is an error without secrets in its text: that of a failed step
@@ -193,6 +185,9 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		StateDir: c.StateDir, Parallel: c.Parallel, Timeout: c.Timeout,
 	}
 	if err := c.stepFlags.options(&o); err != nil {
+		return o, err
+	}
+	if err := c.buildxFlags.options(w, &o); err != nil {
 		return o, err
 	}
 	if err := c.outputFlags.options(&o, c.Push != nil && *c.Push); err != nil {

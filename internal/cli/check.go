@@ -70,7 +70,7 @@ func (c *buildCommand) ask(ctx context.Context, w *World, request string, asJSON
 	}
 	answer, found, err := driver.Ask(ctx, o, request)
 	if answer == nil {
-		annotateError(w, err)
+		annotateError(w, err, nil)
 		return err
 	}
 	text := string(answer.Text)
@@ -86,7 +86,7 @@ func (c *buildCommand) ask(ctx context.Context, w *World, request string, asJSON
 	for _, f := range found {
 		annotate(w, "warning", f.File, f.Line, f.Rule, f.Text)
 	}
-	annotateError(w, err)
+	annotateError(w, err, nil)
 	if err == nil && len(found) > 0 {
 		return &foundError{len(found)}
 	}

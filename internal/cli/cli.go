@@ -18,6 +18,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/org/kaniko-multiarch/internal/ci"
 )
 
 // Version is set by the linker; "dev" is a build from a checkout.
@@ -28,6 +30,11 @@ type World struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	LookupEnv      func(string) (string, bool)
+
+	// console is set in a step of GitHub Actions. handover is how records go from
+	// job to job there; empty means in files.
+	console  *ci.Console
+	handover string
 }
 
 // Getenv is a variable's value, empty when it is not set.
@@ -52,6 +59,9 @@ func Main(args []string, w World) int {
 	defer stop()
 	if filepath.Base(args[0]) == executorName {
 		return runExecutor(ctx, args[1:], w)
+	}
+	if len(args) > 1 && args[1] == actionName {
+		return runAction(ctx, args[2:], w)
 	}
 	return run(ctx, args[1:], w)
 }
@@ -141,7 +151,8 @@ var aliases = map[string]string{
 	"--tags": "--destination", "--tag": "--destination", "--file": "--dockerfile",
 	"--platforms": "--platform", "--labels": "--label", "--annotations": "--annotation",
 	"--build-args": "--build-arg", "--build-contexts": "--build-context", "--secrets": "--secret",
-	"--add-hosts": "--add-host", "--outputs": "--output",
+	"--add-hosts": "--add-host", "--outputs": "--output", "--no-cache-filters": "--no-cache-filter",
+	"--attests": "--attest", "--secret-envs": "--secret-env", "--secret-files": "--secret-file",
 }
 
 type versionCommand struct{}

@@ -9,6 +9,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
+	"github.com/org/kaniko-multiarch/internal/ci"
 	"github.com/org/kaniko-multiarch/internal/docker"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/engine"
@@ -114,7 +115,7 @@ func classify(err error) (code int, hint string) {
 		return exitStep, "see its output above"
 	case errors.Is(err, registry.ErrDenied), errors.Is(err, git.ErrDenied):
 		return exitDenied, ""
-	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrRejected), errors.Is(err, registry.ErrCorrupt), errors.Is(err, git.ErrUnavailable):
+	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrRejected), errors.Is(err, registry.ErrCorrupt), errors.Is(err, ci.ErrArtifacts), errors.Is(err, git.ErrUnavailable):
 		return exitUnavailable, ""
 	case errors.As(err, &cannot), errors.As(err, &absent):
 		return exitEnvironment, ""

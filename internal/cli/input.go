@@ -20,18 +20,12 @@ func inputs(getenv func(string) string) kong.ResolverFunc {
 		if flag.Name == "help" {
 			return nil, nil
 		}
-		names := []string{flag.Name}
-		for alias, name := range aliases {
-			if name == "--"+flag.Name {
-				names = append(names, strings.TrimPrefix(alias, "--"))
-			}
-		}
-		slices.Sort(names[1:])
+		names := spellings(flag.Name)
 		for _, variable := range []func(string) string{inputVariable, environmentVariable} {
 			found, value := "", ""
 			for _, n := range names {
 				v := getenv(variable(n))
-				if v == "" {
+				if strings.TrimSpace(v) == "" {
 					continue
 				}
 				if found != "" {
@@ -42,10 +36,14 @@ func inputs(getenv func(string) string) kong.ResolverFunc {
 			if found == "" {
 				continue
 			}
-			if flag.IsSlice() {
-				return lines(value), nil
+			if !flag.IsSlice() {
+				return strings.TrimSpace(value), nil
 			}
-			return value, nil
+			list, err := records(value)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", found, err)
+			}
+			return anys(list), nil
 		}
 		return nil, nil
 	}
@@ -87,13 +85,22 @@ func (strictBool) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	return fmt.Errorf("%q is not a boolean: use true or false", fmt.Sprint(token.Value))
 }
 
-// lines are the values of a list in one variable, one a line.
-func lines(value string) []any {
-	var out []any
-	for line := range strings.Lines(value) {
-		if line = strings.TrimSpace(line); line != "" {
-			out = append(out, line)
+// spellings are the names of a flag: its own, then its aliases.
+func spellings(flag string) []string {
+	names := []string{flag}
+	for alias, name := range aliases {
+		if name == "--"+flag {
+			names = append(names, strings.TrimPrefix(alias, "--"))
 		}
+	}
+	slices.Sort(names[1:])
+	return names
+}
+
+func anys(list []string) []any {
+	var out []any
+	for _, v := range list {
+		out = append(out, v)
 	}
 	return out
 }

@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -44,7 +46,15 @@ type mergeCommand struct {
 }
 
 // Run merges. It prints the report as JSON: the index of a dry run is in it.
-func (c *mergeCommand) Run(ctx context.Context, w *World) error {
+func (c *mergeCommand) Run(ctx context.Context, w *World) (err error) {
+	if w.handover == "artifact" {
+		dir, failed := downloadRecords(ctx, w, c.Key)
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		c.DigestsFrom = append(c.DigestsFrom, dir)
+	}
 	opts, err := c.options(ctx, w)
 	if err != nil {
 		return err

@@ -124,7 +124,12 @@ func newClient(w *World, r build.Registries, verbose bool) (*registry.Client, er
 	for host, c := range r.ClientCerts {
 		certs[host] = registry.ClientCert(c)
 	}
+	logins, err := logins(w.Getenv)
+	if err != nil {
+		return nil, err
+	}
 	client, err := registry.New(registry.Options{
+		Logins:  logins,
 		Mirrors: r.Mirrors, Maps: r.Maps, SkipDefaultFallback: r.MirrorsOnly,
 		Certificates: r.Certificates, ClientCerts: certs,
 		Insecure: r.Insecure, InsecurePull: r.InsecurePull, InsecurePush: r.InsecurePush,

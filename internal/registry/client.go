@@ -65,6 +65,9 @@ type Options struct {
 	// SkipDefaultFallback leaves out the registry itself where it has mirrors.
 	SkipDefaultFallback bool
 
+	// Logins are asked before everything else. Those without a password are
+	// ignored.
+	Logins []Login
 	// CredentialHelpers are the built-in sources of credentials that are asked
 	// after docker's configuration: env, gitlab, google, ecr, acr, github. Nil
 	// means all, empty means none.
@@ -82,6 +85,13 @@ type Options struct {
 	HomeDir string
 	// Log gets a warning for every retry; nil discards it.
 	Log *slog.Logger
+}
+
+// Login is a user of a registry; an empty Registry is Docker Hub.
+type Login struct {
+	Registry string `yaml:"registry"`
+	Username string `yaml:"username"`
+	Password string `yaml:"password"`
 }
 
 // ClientCert are the files of a certificate and its key in PEM.
@@ -143,7 +153,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	creds, err := loadCredentials(o.Getenv, o.HomeDir, o.Log)
+	creds, err := loadCredentials(o)
 	if err != nil {
 		return nil, fmt.Errorf("reading registry credentials: %w", err)
 	}

@@ -77,15 +77,17 @@ func (l login) authenticator() authn.Authenticator {
 	return authn.FromConfig(l.config)
 }
 
-// loadCredentials reads, in order of precedence, DOCKER_CONFIG's config.json,
+// loadCredentials reads, in order of precedence, the logins, DOCKER_CONFIG's config.json,
 // the JSON in DOCKER_AUTH_CONFIG, podman's REGISTRY_AUTH_FILE, which kaniko
 // reads too, and ~/.docker/config.json.
 //
 // docker/cli would read DOCKER_AUTH_CONFIG itself, but puts it first, refuses
 // the fields that GitLab documents for it, and complains on stderr; so only its
 // parser and stores are used.
-func loadCredentials(getenv func(string) string, home string, log *slog.Logger) (*credentials, error) {
-	c := &credentials{log: log, timeout: builtinTimeout, patience: builtinPatience, helped: map[string]login{}, told: map[string]*told{}}
+func loadCredentials(o Options) (*credentials, error) {
+	getenv, home := o.Getenv, o.HomeDir
+	c := &credentials{log: o.Log, timeout: builtinTimeout, patience: builtinPatience, helped: map[string]login{}, told: map[string]*told{}}
+	c.addLogins(o.Logins)
 	var seen string
 	if dir := getenv("DOCKER_CONFIG"); dir != "" {
 		seen = filepath.Join(dir, "config.json")
@@ -114,6 +116,24 @@ func loadCredentials(getenv func(string) string, home string, log *slog.Logger) 
 		return c, c.addFile(file, file)
 	}
 	return c, nil
+}
+
+func (c *credentials) addLogins(list []Login) {
+	f := configfile.New("")
+	for _, l := range list {
+		if l.Password == "" {
+			continue
+		}
+		key := cmp.Or(l.Registry, hubKey)
+		if key == "docker.io" || key == "index.docker.io" || key == "registry-1.docker.io" {
+			key = hubKey
+		}
+		f.AuthConfigs[key] = types.AuthConfig{ServerAddress: key, Username: l.Username, Password: l.Password}
+	}
+	if len(f.AuthConfigs) > 0 {
+		c.sources = append(c.sources, source{"registry-auth", f})
+		c.searched = append(c.searched, "registry-auth")
+	}
 }
 
 func (c *credentials) addFile(name, file string) error {

@@ -192,7 +192,7 @@ func TestResult_metadata(t *testing.T) {
 	t.Parallel()
 	d := ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageIndex, Digest: digest.FromString("x"), Size: 12}
 	r := Result{Descriptor: d, Tags: []string{"r.io/a:1", "r.io/b:2"}}
-	data, err := r.metadata()
+	data, err := r.Metadata()
 	assert.NilError(t, err)
 	var got struct {
 		Digest     digest.Digest       `json:"containerimage.digest"`

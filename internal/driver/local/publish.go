@@ -158,7 +158,7 @@ func (d *Driver) writeFiles(o build.Options, r *Result) error {
 	if o.MetadataFile == "" {
 		return nil
 	}
-	data, err := r.metadata()
+	data, err := r.Metadata()
 	if err != nil {
 		return err
 	}
@@ -168,8 +168,8 @@ func (d *Driver) writeFiles(o build.Options, r *Result) error {
 	return nil
 }
 
-// metadata is what --metadata-file holds, under buildx's names.
-func (r *Result) metadata() ([]byte, error) {
+// Metadata is what --metadata-file holds, under buildx's names.
+func (r *Result) Metadata() ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"encoding/csv"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/registry"
+)
+
+// buildxFlags are those of buildx and of build-push-action that stand for
+// something else here, or for nothing.
+type buildxFlags struct {
+	CacheFrom    []string `sep:"none" help:"REF or type=registry,ref=REF: the same as --cache --cache-repo REF, which is only read without --cache-to."`
+	CacheTo      []string `sep:"none" help:"The same, and layers of this build are kept there."`
+	SecretEnv    []string `sep:"none" help:"NAME=VARIABLE, short for --secret id=NAME,env=VARIABLE."`
+	SecretFile   []string `sep:"none" help:"NAME=FILE, short for --secret id=NAME,src=FILE."`
+	Pull         *bool    `hidden:""`
+	Builder      string   `hidden:""`
+	Provenance   string   `hidden:""`
+	SBOM         string   `name:"sbom" hidden:""`
+	Attest       []string `sep:"none" hidden:""`
+	CgroupParent string   `hidden:""`
+}
+
+func (f buildxFlags) options(w *World, o *build.Options) error {
+	if err := f.refuse(); err != nil {
+		return err
+	}
+	for _, ignored := range []struct{ flag, value, reason string }{
+		{"builder", f.Builder, "the builder is this program"},
+	} {
+		if ignored.value != "" {
+			fmt.Fprintf(w.Stderr, "notice: --%s changes nothing: %s\n", ignored.flag, ignored.reason)
+		}
+	}
+	for _, list := range []struct {
+		flag  string
+		lines []string
+		of    func(id, value string) build.Secret
+	}{
+		{"secret-env", f.SecretEnv, func(id, value string) build.Secret { return build.Secret{ID: id, Env: value} }},
+		{"secret-file", f.SecretFile, func(id, value string) build.Secret { return build.Secret{ID: id, File: value} }},
+	} {
+		for _, line := range splitLines(list.lines) {
+			id, value, ok := strings.Cut(line, "=")
+			if !ok || id == "" || value == "" {
+				return usagef("--%s: want NAME=VALUE", list.flag)
+			}
+			o.Secrets = append(o.Secrets, list.of(id, value))
+		}
+	}
+	return f.cache(o)
+}
+
+// refuse is about what cannot be had here, with what can be done instead.
+func (f buildxFlags) refuse() error {
+	off := []string{"", "false", "False", "FALSE"}
+	switch {
+	case !slices.Contains(off, f.Provenance):
+		return usagef("--provenance=%s: this version makes no provenance: leave it out, and attest the digest that comes out, on GitHub with actions/attest-build-provenance", f.Provenance)
+	case !slices.Contains(off, f.SBOM):
+		return usagef("--sbom=%s: this version makes no SBOM: leave it out, and give the published image to a scanner, such as syft", f.SBOM)
+	case f.CgroupParent != "":
+		return usagef("--cgroup-parent: steps run in the cgroup of the job: limit the job")
+	}
+	for _, line := range splitLines(f.Attest) {
+		if !strings.Contains(","+line+",", ",disabled=true,") {
+			return usagef("--attest %s: this version makes no attestations: leave it out, and attest the digest that comes out", line)
+		}
+	}
+	return nil
+}
+
+// cache makes buildx's caches the one that there is here.
+func (f buildxFlags) cache(o *build.Options) error {
+	from, err := cacheRepos("cache-from", f.CacheFrom)
+	if err != nil {
+		return err
+	}
+	to, err := cacheRepos("cache-to", f.CacheTo)
+	if err != nil {
+		return err
+	}
+	all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(from, to))))
+	switch {
+	case len(all) == 0:
+		return nil
+	case len(all) > 1:
+		return usagef("--cache-from and --cache-to name %s: there is one cache: name one repository", strings.Join(all, " and "))
+	case o.CacheRepo != "" && o.CacheRepo != all[0]:
+		return usagef("--cache-repo %s, and --cache-from or --cache-to %s: name one", o.CacheRepo, all[0])
+	}
+	o.Cache, o.CacheRepo = true, all[0]
+	o.NoPushCache = o.NoPushCache || len(to) == 0
+	return nil
+}
+
+// cacheRepos reads REF and type=registry,ref=REF. A tag does not matter: entries
+// have names of their own, so that many branches may share a repository.
+func cacheRepos(flag string, lines []string) ([]string, error) {
+	var out []string
+	for _, line := range splitLines(lines) {
+		fields, err := csv.NewReader(strings.NewReader(line)).Read()
+		if err != nil {
+			return nil, usagef("--%s %s: %w", flag, line, err)
+		}
+		kind, name := "", ""
+		for _, field := range fields {
+			key, value, ok := strings.Cut(field, "=")
+			switch {
+			case !ok && len(fields) == 1:
+				kind, name = "registry", field
+			case key == "type":
+				kind = value
+			case key == "ref":
+				name = value
+			}
+		}
+		if kind != "registry" {
+			return nil, usagef("--%s type=%s: the cache is in a registry: use type=registry,ref=REPOSITORY", flag, kind)
+		}
+		ref, err := registry.ParseRef(name)
+		if err != nil {
+			return nil, usagef("--%s %s: %w", flag, line, err)
+		}
+		out = append(out, ref.Name())
+	}
+	return out, nil
+}

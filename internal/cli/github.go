@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/ci"
+	"github.com/org/kaniko-multiarch/internal/driver/local"
+)
+
+// tellGitHub hands a build's result to the jobs and people that wait for it.
+// Elsewhere it does nothing.
+func (c *buildCommand) tellGitHub(ctx context.Context, w *World, o build.Options, r *local.Result) error {
+	if w.handover == "artifact" {
+		if err := uploadRecords(ctx, w, r.Records); err != nil {
+			return err
+		}
+	}
+	metadata, err := r.Metadata()
+	if err != nil {
+		return err
+	}
+	image := ""
+	if r.Pushed && r.Image != "" {
+		image = r.Image + "@" + r.Descriptor.Digest.String()
+	}
+	var platforms []string
+	for _, row := range r.Rows {
+		platforms = append(platforms, row.Platform)
+	}
+	return ci.WriteOutputs(w.Getenv,
+		ci.Output{Name: "digest", Value: r.Descriptor.Digest.String()},
+		// What an engine with images of many platforms calls the image's ID.
+		ci.Output{Name: "imageid", Value: r.Descriptor.Digest.String()},
+		ci.Output{Name: "image", Value: image},
+		ci.Output{Name: "metadata", Value: string(metadata)},
+		ci.Output{Name: "tags", Value: strings.Join(r.Tags, "\n")},
+		ci.Output{Name: "platforms", Value: strings.Join(platforms, ",")},
+	)
+}
