@@ -17,12 +17,12 @@ type buildxFlags struct {
 	CacheTo      []string `sep:"none" help:"The same, and layers of this build are kept there."`
 	SecretEnv    []string `sep:"none" help:"NAME=VARIABLE, short for --secret id=NAME,env=VARIABLE."`
 	SecretFile   []string `sep:"none" help:"NAME=FILE, short for --secret id=NAME,src=FILE."`
-	Pull         *bool    `hidden:""`
-	Builder      string   `hidden:""`
-	Provenance   string   `hidden:""`
-	SBOM         string   `name:"sbom" hidden:""`
-	Attest       []string `sep:"none" hidden:""`
-	CgroupParent string   `hidden:""`
+	Pull         *bool    `help:"Changes nothing: base images are always asked for."`
+	Builder      string   `help:"Changes nothing: the builder is this program."`
+	Provenance   string   `help:"false: provenance is not made."`
+	SBOM         string   `name:"sbom" help:"false: no SBOM is made."`
+	Attest       []string `sep:"none" help:"type=...,disabled=true: attestations are not made."`
+	CgroupParent string   `help:"Not supported: steps run in the cgroup of the job."`
 }
 
 func (f buildxFlags) options(w *World, o *build.Options) error {

@@ -36,6 +36,9 @@ func inputs(getenv func(string) string) kong.ResolverFunc {
 			if found == "" {
 				continue
 			}
+			if flag.IsBool() {
+				return value, nil
+			}
 			if !flag.IsSlice() {
 				return strings.TrimSpace(value), nil
 			}

@@ -23,12 +23,12 @@ func buildFlags() map[string]string {
 	return map[string]string{
 		"context": "dir", "context-sub-path": "sub", "git": "branch=b,single-branch=true,depth=3,recurse-submodules=true,insecure-skip-tls=true", "dockerfile": "Dockerfile.x", "platform": "linux/arm64", "destination": "r/a:1", "image": "r/a",
 		"push-by-digest": "true", "push": "false", "no-push": "true", "publish-index": "true", "target": "stage",
-		"build-arg": "SOURCE_DATE_EPOCH=7", "label": "l=1", "annotation": "a=1", "secret": "id=x,src=f",
+		"build-arg": "SOURCE_DATE_EPOCH=7", "label": "l=1", "annotation": "a=1", "secret": "id=x,src=f", "secret-env": "e=V", "secret-file": "f=p",
 		"build-context": "n=dir", "add-host": "h:1.2.3.4", "no-cache": "true", "no-cache-filter": "s", "reproducible": "true",
 		"oci-mode": "oci", "digests-to": "d", "key": "k", "digest-file": "df", "metadata-file": "mf",
 		"insecure-registry": "h:1", "push-retry": "9", "push-retry-initial-delay": "11", "push-retry-max-delay": "13",
 		"state-dir": "/state", "parallel": "3", "timeout": "5m",
-		"cache": "true", "cache-repo": "r/c", "cache-ttl": "5m", "no-push-cache": "true",
+		"cache": "true", "cache-repo": "registry.example.com/c", "cache-from": "registry.example.com/c", "cache-to": "type=registry,ref=registry.example.com/c:main,mode=max", "cache-ttl": "5m", "no-push-cache": "true",
 		"compression": "zstd", "compression-level": "7", "oci-layout-path": "layout", "tar-path": "t.tar",
 		"registry-mirror": "m", "registry-map": "a=b", "skip-default-registry-fallback": "true", "registry-certificate": "r=f",
 		"registry-client-cert": "r=c,k", "insecure": "true", "insecure-pull": "true", "skip-tls-verify": "true", "skip-push-permission-check": "true",
@@ -44,6 +44,7 @@ func buildFlags() map[string]string {
 func besides() []string {
 	return []string{
 		"help", "check", "call", "isolation", "force", "progress", "verbose",
+		"pull", "builder", "provenance", "sbom", "attest", "cgroup-parent",
 	}
 }
 

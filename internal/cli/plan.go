@@ -24,7 +24,7 @@ type plannedStep struct {
 func printPlan(ctx context.Context, w *World, driver *local.Driver, o build.Options, asJSON bool) error {
 	plan, err := driver.Plan(ctx, o)
 	if err != nil {
-		annotateError(w, err)
+		annotateError(w, err, nil)
 		return err
 	}
 	steps := []plannedStep{}
