@@ -173,7 +173,7 @@ start_oracle() {
   [ -n "$inside" ] || { say "no BuildKit: its worker takes root and a mount namespace"; return; }
   command -v runc >/dev/null || { say "no BuildKit: runc is not installed"; return; }
   local bin
-  bin=$("$here/oracle/binaries.sh")
+  bin=$("$here/binaries.sh" oracle)
   cat >"$dir/buildkitd.toml" <<T
 root = "$dir/buildkit"
 [grpc]

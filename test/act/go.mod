@@ -1,3 +1,5 @@
+// act, which runs workflows of GitHub on this machine, for test/e2e.
+// A module of its own, so that its requirements never become ours.
 module github.com/org/kaniko-multiarch/test/act
 
 go 1.26

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+)
+
+// action is what an action.yml says.
+type action struct {
+	Inputs map[string]struct {
+		Description string
+		Default     string
+	}
+	Outputs map[string]struct{ Description string }
+	Runs    struct {
+		Using, Image, Entrypoint string
+		Args                     []string
+	}
+}
+
+func readAction(t *testing.T, name string) action {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	assert.NilError(t, err)
+	var a action
+	assert.NilError(t, yaml.Unmarshal(data, &a))
+	return a
+}
+
+// Every input of an action is one that its command reads, and what the command
+// reads is an input, or listed here with the reason.
+func TestActions_inputs(t *testing.T) {
+	t.Parallel()
+	// Those that no flag reads.
+	special := []string{"row", "handover", "registry-auth", "github-token"}
+	// Flags of every command about registries that hosted runners need not have:
+	// each is a variable, too.
+	rare := []string{
+		"insecure-registry", "insecure", "insecure-pull", "skip-tls-verify-registry", "skip-tls-verify", "skip-tls-verify-pull",
+		"registry-mirror", "registry-map", "skip-default-registry-fallback", "registry-certificate", "registry-client-cert",
+		"credential-helpers", "push-retry", "push-retry-initial-delay", "push-retry-max-delay",
+	}
+	for _, tc := range []struct {
+		file, command string
+		special, no   []string
+	}{
+		{"../../action.yml", "build", append(special, "command"), []string{
+			// Another input says it, or it has no meaning in an action.
+			"no-push", "context-sub-path", "git", "oci-mode", "cache-ttl", "no-push-cache", "oci-layout-path", "tar-path",
+			"push-ignore-immutable-tag-errors", "skip-push-permission-check", "image-name-with-digest-file", "image-name-tag-with-digest-file",
+			"digest-file", "metadata-file", "state-dir", "isolation", "force", "parallel", "check",
+		}},
+		{"../../matrix/action.yml", "matrix", special[2:], []string{"format", "job-image", "verbose", "build-context"}},
+		{"../../merge/action.yml", "merge", special, []string{"dotenv", "push-ignore-immutable-tag-errors", "verbose"}},
+	} {
+		t.Run(tc.command, func(t *testing.T) {
+			t.Parallel()
+			a := readAction(t, tc.file)
+			named := slices.Clone(tc.special)
+			for _, flag := range flagsOf(t, tc.command) {
+				var found []string
+				for _, name := range spellings(flag.Name) {
+					if in, ok := a.Inputs[name]; ok {
+						assert.Check(t, in.Description != "", name)
+						found = append(found, name)
+					}
+				}
+				named = append(named, found...)
+				left := flag.Name == "help" || slices.Contains(rare, flag.Name) || slices.Contains(tc.no, flag.Name)
+				switch {
+				case left:
+					assert.Check(t, is.Len(found, 0), "%s is listed as one that is no input", flag.Name)
+				default:
+					assert.Check(t, is.Len(found, 1), "--%s: one input for each flag", flag.Name)
+				}
+			}
+			for name := range a.Inputs {
+				assert.Check(t, slices.Contains(named, name), "no flag reads the input %s", name)
+			}
+			assert.Check(t, is.Equal(a.Runs.Using, "docker"))
+			assert.Check(t, is.Equal(a.Runs.Entrypoint, "/kaniko/kaniko-multiarch"))
+			assert.Check(t, is.Equal(a.Runs.Args[0], actionName))
+			assert.Check(t, strings.HasSuffix(a.Runs.Image, "Dockerfile") || strings.Contains(a.Runs.Image, "@sha256:"), a.Runs.Image)
+		})
+	}
+}
