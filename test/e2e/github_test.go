@@ -147,7 +147,9 @@ COPY app /app
 	assert.Check(t, is.Contains(merged["(summary)"], merged["digest"]))
 	for _, m := range rawIndex(t, image+":2").Manifests {
 		config := tool(t, "skopeo", "inspect", "--config", "--tls-verify=false", "docker://"+image+"@"+m.Digest)
-		var labels struct{ Config struct{ Labels map[string]string } }
+		var labels struct {
+			Config struct{ Labels map[string]string }
+		}
 		assert.NilError(t, json.Unmarshal([]byte(config), &labels))
 		assert.Check(t, is.Equal(labels.Config.Labels["one"], "100% of it"))
 		assert.Check(t, is.Equal(labels.Config.Labels["two"], "a\n::set-output name=evil::1\n_GitHubActionsFileCommandDelimeter_\nb"))
