@@ -127,12 +127,8 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 			out.Epoch = &t
 		}
 	}
-	out.Graph = b.finish()
-	if err := o.entitled(out.Graph); err != nil {
-		return nil, err
-	}
-	out.Warnings = c.warnings()
-	return out, nil
+	out.Graph, out.Warnings = b.finish(), c.warnings()
+	return out, o.entitled(out.Graph)
 }
 
 // entitled refuses steps that ask for more than the user allowed.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -208,7 +209,8 @@ func TestGitContext(t *testing.T) {
 		"/dir.git":                    nil,
 		"./x.git":                     nil,
 	} {
-		got, ok, err := GitContext(location)
+		assert.Check(t, is.Equal(IsGitContext(location), want != nil), location)
+		got, ok, err := GitContext(t.Context(), location)
 		assert.NilError(t, err, location)
 		assert.Check(t, is.Equal(ok, want != nil), location)
 		if want != nil {
@@ -216,6 +218,29 @@ func TestGitContext(t *testing.T) {
 			assert.Check(t, is.DeepEqual(got, want), location)
 		}
 	}
+}
+
+// A server that accepts connections and says nothing does not hold a build up that
+// is cancelled, nor a question about a location at all.
+func TestGitContext_silent_server(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	assert.NilError(t, err)
+	defer l.Close()
+	location := "ssh://git@" + l.Addr().String() + "/x.git"
+	assert.Check(t, IsGitContext(location))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			defer conn.Close()
+			cancel()
+			<-t.Context().Done()
+		}
+	}()
+	got, ok, err := GitContext(ctx, location)
+	assert.NilError(t, err)
+	assert.Check(t, ok)
+	assert.Check(t, is.Equal(got.KnownHosts, ""))
 }
 
 func TestRunsOn(t *testing.T) {

@@ -1,10 +1,12 @@
 package frontend
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
@@ -55,10 +57,17 @@ func convertGit(id string, attrs map[string]string) (*graph.GitSource, error) {
 	return g, nil
 }
 
+// IsGitContext reports whether GitContext takes a location.
+func IsGitContext(location string) bool {
+	_, ok, _ := dfgitutil.ParseGitRef(location)
+	return ok
+}
+
 // GitContext reads a context that is a repository, in BuildKit's form:
 // https://HOST/REPO.git#REF:SUBDIR, git@HOST:REPO.git, git://HOST/REPO. ok is
-// false when location is something else.
-func GitContext(location string) (_ *graph.GitSource, ok bool, _ error) {
+// false when location is something else. It asks a server of ssh for its keys,
+// and believes it, as BuildKit does.
+func GitContext(ctx context.Context, location string) (_ *graph.GitSource, ok bool, _ error) {
 	ref, ok, err := dfgitutil.ParseGitRef(location)
 	if !ok {
 		return nil, false, nil
@@ -82,8 +91,28 @@ func GitContext(location string) (_ *graph.GitSource, ok bool, _ error) {
 	}
 	if u.Scheme == gitutil.SSHProtocol {
 		g.Agent = "default"
-		// A host that does not answer now fails when it is asked for the files.
-		g.KnownHosts, _ = sshutil.SSHKeyScan(u.Host)
+		g.KnownHosts = keysOf(ctx, u.Host)
 	}
 	return g, true, nil
+}
+
+// scanTime is how long a server has to show its keys.
+const scanTime = 30 * time.Second
+
+// keysOf are the keys of a server. One that does not answer has none; that fails
+// when it is asked for the files.
+func keysOf(ctx context.Context, host string) string {
+	ctx, cancel := context.WithTimeout(ctx, scanTime)
+	defer cancel()
+	found := make(chan string, 1)
+	go func() { // which nothing interrupts
+		keys, _ := sshutil.SSHKeyScan(host)
+		found <- keys
+	}()
+	select {
+	case keys := <-found:
+		return keys
+	case <-ctx.Done():
+		return ""
+	}
 }

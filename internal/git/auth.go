@@ -1,6 +1,7 @@
 package git
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -71,15 +72,15 @@ func (h header) SetAuth(r *http.Request) { r.Header.Set("Authorization", string(
 func (c *Client) ssh(s *graph.GitSource, user string) (_ transport.AuthMethod, release func(), err error) {
 	release = func() {}
 	if c.Agents == nil {
-		return nil, release, fmt.Errorf("%w: it wants an SSH key: add --ssh %s", ErrDenied, s.Agent)
+		return nil, release, fmt.Errorf("%w: it wants an SSH key: add --ssh %s", ErrDenied, cmp.Or(s.Agent, "default"))
 	}
-	keys, closer, err := c.Agents.Agent(s.Agent)
+	keys, closer, err := c.Agents.Agent(cmp.Or(s.Agent, "default"))
 	if err != nil {
 		return nil, release, fmt.Errorf("%w: %w", ErrDenied, err)
 	}
 	release = func() { _ = closer.Close() }
 	if s.KnownHosts == "" {
-		return nil, release, errors.New("the key of its server is not known: the server does not answer")
+		return nil, release, errors.New("the key of its server is not known: the server did not answer, or this is a submodule, for which only https does")
 	}
 	f, err := os.CreateTemp(c.TempDir, "known-hosts-")
 	if err != nil {

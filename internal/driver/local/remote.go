@@ -44,8 +44,7 @@ func (d *Driver) remoteContexts(o build.Options, dir string) *remoteContexts {
 // inRepository reports whether a context is a repository in BuildKit's form, and
 // not in kaniko's.
 func inRepository(location string) bool {
-	_, ok, _ := frontend.GitContext(location)
-	return ok && !strings.HasPrefix(location, "git://")
+	return frontend.IsGitContext(location) && !strings.HasPrefix(location, "git://")
 }
 
 var archiveURL = regexp.MustCompile(`^https?://`)
@@ -75,7 +74,7 @@ func (r *remoteContexts) fetch(ctx context.Context, o build.Options, name, locat
 }
 
 func (r *remoteContexts) repository(ctx context.Context, o build.Options, name, location string) (string, error) {
-	source, _, err := frontend.GitContext(location)
+	source, _, err := frontend.GitContext(ctx, location)
 	if err != nil {
 		return "", err
 	}
