@@ -5,6 +5,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -32,7 +33,8 @@ type Engine struct {
 }
 
 // New returns the engine that the variables DOCKER_HOST, DOCKER_TLS_VERIFY and
-// DOCKER_CERT_PATH name, as docker reads them. Nothing is asked yet.
+// DOCKER_CERT_PATH name, as docker reads them; certificates are in DOCKER_CONFIG or
+// ~/.docker when it says nothing of them. Nothing is asked yet.
 func New(getenv func(string) string) (*Engine, error) {
 	host := getenv("DOCKER_HOST")
 	if host == "" {
@@ -54,7 +56,11 @@ func New(getenv func(string) string) (*Engine, error) {
 		e.base = "http://" + u.Host
 		if getenv("DOCKER_TLS_VERIFY") != "" || u.Scheme == "https" {
 			e.base = "https://" + u.Host
-			if t.TLSClientConfig, err = certificates(getenv("DOCKER_CERT_PATH")); err != nil {
+			dir := cmp.Or(getenv("DOCKER_CERT_PATH"), getenv("DOCKER_CONFIG"))
+			if dir == "" && getenv("HOME") != "" {
+				dir = filepath.Join(getenv("HOME"), ".docker")
+			}
+			if t.TLSClientConfig, err = certificates(dir); err != nil {
 				return nil, err
 			}
 		}
@@ -75,7 +81,7 @@ func certificates(dir string) (*tls.Config, error) {
 	case err == nil:
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, errors.New("DOCKER_CERT_PATH: ca.pem has no certificate")
+			return nil, fmt.Errorf("DOCKER_CERT_PATH: %s has no certificate", filepath.Join(dir, "ca.pem"))
 		}
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("DOCKER_CERT_PATH: %w", err)

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -99,4 +101,23 @@ func TestNew_refuses(t *testing.T) {
 	var gone *UnreachableError
 	assert.Assert(t, errors.As(err, &gone))
 	assert.Check(t, is.ErrorContains(err, "DOCKER_HOST"))
+}
+
+func TestNew_certificates(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	assert.NilError(t, os.Mkdir(filepath.Join(dir, ".docker"), 0o700))
+	for _, name := range []string{"ca.pem", ".docker/ca.pem"} {
+		assert.NilError(t, os.WriteFile(filepath.Join(dir, name), []byte("none"), 0o600))
+	}
+	for _, variable := range []string{"DOCKER_CERT_PATH", "DOCKER_CONFIG", "HOME"} {
+		_, err := New(func(name string) string {
+			return map[string]string{"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", variable: dir}[name]
+		})
+		assert.Check(t, is.ErrorContains(err, "ca.pem has no certificate"), variable)
+	}
+	_, err := New(func(name string) string {
+		return map[string]string{"DOCKER_HOST": "https://h:1", "DOCKER_CERT_PATH": t.TempDir()}[name]
+	})
+	assert.NilError(t, err, "each of them may be absent")
 }

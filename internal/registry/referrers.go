@@ -157,6 +157,27 @@ func (c *Client) listReferrers(ctx context.Context, ref Ref, more []ocispecs.Des
 	return err
 }
 
+// checkAdds refuses to put one image in the place of another which has something
+// that it does not: signatures are layers of the image under their tag.
+func (c *Client) checkAdds(ctx context.Context, image, old Ref, tag string) error {
+	var layers [2]struct{ Layers []ocispecs.Descriptor }
+	for i, ref := range []Ref{image, old} {
+		_, data, err := c.manifest(ctx, ref)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(data, &layers[i]); err != nil {
+			return &failure{kind: ErrRejected, text: fmt.Sprintf("reading %s: %v", ref, err)}
+		}
+	}
+	for _, l := range layers[1].Layers {
+		if !slices.ContainsFunc(layers[0].Layers, func(n ocispecs.Descriptor) bool { return n.Digest == l.Digest }) {
+			return &failure{kind: ErrRejected, text: fmt.Sprintf("the tag %s has signatures or attestations there that the copy would remove: bring them together with cosign, or remove the tag", tag)}
+		}
+	}
+	return nil
+}
+
 func (c *Client) copySignatureTags(ctx context.Context, to, from Ref) (int, error) {
 	copied := 0
 	for _, end := range signatureTags {
@@ -168,8 +189,15 @@ func (c *Client) copySignatureTags(ctx context.Context, to, from Ref) (int, erro
 		if err != nil {
 			return copied, err
 		}
-		if there, err := c.Head(ctx, to.WithTag(tag)); err == nil && there.Digest == d.Digest {
+		there, err := c.Head(ctx, to.WithTag(tag))
+		if err == nil && there.Digest == d.Digest {
 			continue
+		}
+		if err == nil {
+			err = c.checkAdds(ctx, from.WithDigest(d.Digest), to.WithDigest(there.Digest), tag)
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return copied, err
 		}
 		if err := c.CopyImage(ctx, to.WithTag(tag), from.WithDigest(d.Digest)); err != nil {
 			return copied, err

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -86,4 +87,51 @@ func TestReferrers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Signatures that only the destination has stay; more of them take their place.
+func TestCopyReferrers_keeps_signatures(t *testing.T) {
+	t.Parallel()
+	from := serve(t, inMemory())
+	to := serve(t, inMemory())
+	c := newClient(t, Options{})
+	push := func(repo Ref, tag string, layers ...string) ocispecs.Descriptor {
+		blob := func(text string) ocispecs.Descriptor {
+			d := ocispecs.Descriptor{MediaType: "text/plain", Digest: digest.FromString(text), Size: int64(len(text))}
+			assert.NilError(t, c.PushBlob(t.Context(), repo, d, strings.NewReader(text), nil))
+			return d
+		}
+		m := ocispecs.Manifest{MediaType: ocispecs.MediaTypeImageManifest, Config: blob("{}")}
+		m.SchemaVersion = 2
+		for _, l := range layers {
+			m.Layers = append(m.Layers, blob(l))
+		}
+		data, err := json.Marshal(m)
+		assert.NilError(t, err)
+		d, err := c.PushManifest(t.Context(), repo.WithTag(tag), m.MediaType, data)
+		assert.NilError(t, err)
+		return d
+	}
+	image := push(from, "1", "image")
+	tag := "sha256-" + image.Digest.Encoded() + ".sig"
+	there := func() digest.Digest {
+		d, err := c.Head(t.Context(), to.WithTag(tag))
+		assert.NilError(t, err)
+		return d.Digest
+	}
+	run := func() error {
+		_, err := c.CopyReferrers(t.Context(), to.WithDigest(image.Digest), from.WithDigest(image.Digest))
+		return err
+	}
+	one := push(from, tag, "one")
+	assert.NilError(t, run())
+	assert.Equal(t, there(), one.Digest)
+	two := push(from, tag, "one", "two")
+	assert.NilError(t, run())
+	assert.Equal(t, there(), two.Digest)
+	own := push(to, tag, "one", "own")
+	err := run()
+	assert.ErrorIs(t, err, ErrRejected)
+	assert.ErrorContains(t, err, "that the copy would remove")
+	assert.Equal(t, there(), own.Digest)
 }
