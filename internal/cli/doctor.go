@@ -44,7 +44,7 @@ func (c *doctorCommand) Run(ctx context.Context, w *World) error {
 	o.Isolations = append(o.Isolations, doctor.Isolation{
 		Name: isolationInPlace, Detail: "this container holds nothing but the builder",
 		Try: func(context.Context) error {
-			here, err := inplace.Here(ownDirs()...)
+			here, err := inplace.Here(append(ownDirs(), o.StateDir)...)
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
@@ -133,12 +134,18 @@ func unpackFile(ctx context.Context, name, display, dir string) error {
 	return unpack(ctx, file, display, dir)
 }
 
-// unpack unpacks a tar, compressed or not.
+// unpack unpacks a tar, compressed or not. All of it is ours, as the files of a
+// directory are: who owns a context's files is of no account in a build, and only
+// root could have it otherwise.
 func unpack(ctx context.Context, from io.Reader, display, dir string) error {
 	r, err := layer.Decompress(from)
 	if err == nil {
 		defer r.Close()
-		err = layer.Unpack(ctx, r, dir, layer.UnpackOptions{BestEffortXattrs: true})
+		us := &layer.Owner{UID: os.Geteuid(), GID: os.Getegid()}
+		err = layer.Unpack(ctx, r, dir, layer.UnpackOptions{BestEffortXattrs: true, Chown: us})
+	}
+	if _, system := errors.AsType[syscall.Errno](err); system || err != nil && ctx.Err() != nil {
+		return fmt.Errorf("unpacking %s: %w", display, err)
 	}
 	if err != nil {
 		return fmt.Errorf("unpacking %s: %w: want a tar, plain or compressed with gzip or zstd", display, err)
