@@ -212,6 +212,7 @@ func TestGitContext(t *testing.T) {
 		assert.Check(t, is.Equal(IsGitContext(location), want != nil), location)
 		got, ok, err := GitContext(t.Context(), location)
 		assert.NilError(t, err, location)
+		assert.Check(t, is.Equal(IsGitContext(location), ok), location)
 		assert.Check(t, is.Equal(ok, want != nil), location)
 		if want != nil {
 			want.TokenSecret, want.HeaderSecret = "GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"
