@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/moby/buildkit/frontend/subrequests/lint"
 	"github.com/moby/buildkit/frontend/subrequests/outline"
 	"github.com/moby/buildkit/frontend/subrequests/targets"
@@ -41,7 +40,7 @@ func Ask(ctx context.Context, o Options, request string) (*Answer, error) {
 	}
 	c := newClient(o)
 	c.attrs["requestid"] = id
-	res, err := builder.Build(ctx, c)
+	res, err := c.run(ctx)
 	if err != nil {
 		return nil, locate(err, o)
 	}

@@ -48,6 +48,26 @@ func newClient(o Options) *gateway {
 	return &gateway{opts: o, attrs: o.attributes(), log: &warningLog{}}
 }
 
+// run runs the front end, until ctx ends at most. The host of an ADD by ssh is
+// asked for its key in there, which nothing else would end.
+func (g *gateway) run(ctx context.Context) (*client.Result, error) {
+	type answer struct {
+		res *client.Result
+		err error
+	}
+	told := make(chan answer, 1)
+	go func() {
+		res, err := builder.Build(ctx, g)
+		told <- answer{res, err}
+	}()
+	select {
+	case a := <-told:
+		return a.res, a.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 func (g *gateway) BuildOpts() client.BuildOpts {
 	return client.BuildOpts{
 		// The front end writes to the map when it follows a syntax line.

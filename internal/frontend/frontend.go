@@ -22,7 +22,6 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	commonexptypes "github.com/moby/buildkit/exporter/exptypes"
-	"github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -97,7 +96,10 @@ type Result struct {
 // Dockerfile is wrong; the result then has the warnings.
 func Load(ctx context.Context, o Options) (*Result, error) {
 	c := newClient(o)
-	res, err := builder.Build(ctx, c)
+	res, err := c.run(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return &Result{}, cause
+	}
 	if err != nil {
 		return &Result{Warnings: c.warnings()}, locate(err, o)
 	}

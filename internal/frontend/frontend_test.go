@@ -242,6 +242,11 @@ func TestGitContext_silent_server(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Check(t, ok)
 	assert.Check(t, is.Equal(got.KnownHosts, ""))
+
+	// The front end asks, too.
+	ctx, location = silentHost(t)
+	_, err = Load(ctx, options("FROM scratch\nADD "+location+" /x\n", "linux/amd64"))
+	assert.ErrorIs(t, err, context.Canceled)
 }
 
 func TestRunsOn(t *testing.T) {
