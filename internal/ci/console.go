@@ -62,6 +62,12 @@ func (c *Console) Mask(value string) {
 	}
 }
 
+// Group begins lines that can be folded, EndGroup ends them.
+func (c *Console) Group(title string) { c.command("group", "", title) }
+
+// EndGroup is there for Group.
+func (c *Console) EndGroup() { c.command("endgroup", "", "") }
+
 // Annotate shows a text at a line of a file. The level is notice, warning or
 // error; the title may be empty.
 func (c *Console) Annotate(level, file string, line int, title, text string) {

@@ -121,7 +121,11 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return err
 	}
-	display, err := progress.New(progress.Options{Out: w.Stderr, Mode: progress.Mode(c.Progress), Redact: secrets.Values(), Sections: w.Getenv("GITLAB_CI") == "true"})
+	look := progress.Options{Out: w.Stderr, Mode: progress.Mode(c.Progress), Redact: secrets.Values(), Sections: w.Getenv("GITLAB_CI") == "true"}
+	if w.console != nil {
+		look.Groups = w.console
+	}
+	display, err := progress.New(look)
 	if err != nil {
 		return usagef("--progress: %w", err)
 	}
@@ -136,12 +140,16 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if closeErr := display.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("showing the progress: %w", closeErr)
 	}
-	if err = withFix(isolation, err); err != nil {
+	err = withFix(isolation, err)
+	if failed := summarize(w, result, err, display.Timeline(), secrets.Values()); err == nil && failed != nil {
+		err = failed
+	}
+	if err != nil {
 		annotateError(w, err, secrets.Values())
 		return &redactedError{err: err, text: progress.Redact(err.Error(), secrets.Values())}
 	}
 	annotateWarnings(w, result.Warnings)
-	if err := c.tellGitHub(ctx, w, o, result); err != nil {
+	if err := tellGitHub(ctx, w, result); err != nil {
 		return err
 	}
 	if toStdout(o) {

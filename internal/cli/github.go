@@ -4,14 +4,29 @@ import (
 	"context"
 	"strings"
 
-	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/ci"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
+	"github.com/org/kaniko-multiarch/internal/progress"
 )
+
+// summarize writes the page of the job, where there is one.
+func summarize(w *World, r *local.Result, err error, spans []progress.Span, secrets []string) error {
+	var rows []progress.ImageRow
+	title := "Built, not pushed"
+	switch {
+	case err != nil:
+		title = "Failed: " + progress.Redact(err.Error(), secrets)
+	case r.Pushed && r.Image != "":
+		title, rows = "Pushed to "+r.Image, r.Rows
+	default:
+		rows = r.Rows
+	}
+	return ci.WriteSummary(w.Getenv, progress.Markdown(title, rows, spans))
+}
 
 // tellGitHub hands a build's result to the jobs and people that wait for it.
 // Elsewhere it does nothing.
-func (c *buildCommand) tellGitHub(ctx context.Context, w *World, o build.Options, r *local.Result) error {
+func tellGitHub(ctx context.Context, w *World, r *local.Result) error {
 	if w.handover == "artifact" {
 		if err := uploadRecords(ctx, w, r.Records); err != nil {
 			return err

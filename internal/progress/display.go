@@ -49,6 +49,8 @@ type Options struct {
 	Heartbeat time.Duration
 	// Sections puts the blocks of Plain into collapsible sections of GitLab's.
 	Sections bool
+	// Groups are told where the blocks of Plain begin and end; nil is nobody.
+	Groups Groups
 	// Redact are values of secrets. Each is replaced by *** in everything that
 	// is shown, and so is each line of 8 bytes or more of a value that has
 	// several lines. Values of white space only are ignored.
@@ -66,6 +68,9 @@ type Display struct {
 	secrets secrets
 	done    chan struct{}
 	err     error
+
+	// spans is for those who ask after Close.
+	spans []Span
 
 	mu       sync.Mutex
 	statuses map[statusKey]time.Time
@@ -111,9 +116,9 @@ func newView(o Options) (view, error) {
 		if v, err := newTTY(o.Out); err == nil {
 			return v, nil
 		}
-		return newPlain(o.Out, o.Heartbeat, o.Sections), nil
+		return newPlain(o.Out, o.Heartbeat, section{on: o.Sections, groups: o.Groups}), nil
 	case Plain:
-		return newPlain(o.Out, o.Heartbeat, o.Sections), nil
+		return newPlain(o.Out, o.Heartbeat, section{on: o.Sections, groups: o.Groups}), nil
 	case TTY:
 		return newTTY(o.Out)
 	case JSON:
@@ -136,6 +141,7 @@ func (d *Display) run(b *board) {
 		}
 		b.view.flush()
 	}
+	d.spans = b.spans()
 	if err := b.close(d.queue.now()); err != nil {
 		d.err = fmt.Errorf("writing progress: %w", err)
 	}

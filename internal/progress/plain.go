@@ -42,15 +42,15 @@ type plain struct {
 }
 
 // newPlain prints to w.
-func newPlain(w io.Writer, heartbeat time.Duration, sections bool) *plain {
+func newPlain(w io.Writer, heartbeat time.Duration, s section) *plain {
 	sink := &errWriter{w: w}
 	out := bufio.NewWriterSize(sink, 64<<10)
-	return &plain{sink: sink, out: out, live: out, heartbeat: heartbeat, section: section{on: sections}, byVertex: map[*vertex]*block{}}
+	return &plain{sink: sink, out: out, live: out, heartbeat: heartbeat, section: s, byVertex: map[*vertex]*block{}}
 }
 
 // newQuiet prints failed steps to w, at the end.
 func newQuiet(w io.Writer) *plain {
-	p := newPlain(w, -1, false)
+	p := newPlain(w, -1, section{})
 	p.live = bufio.NewWriter(io.Discard)
 	p.closing.onlyFailed = true
 	return p
@@ -173,8 +173,7 @@ func (p *plain) enter(b *block, at time.Time) {
 		}
 	}
 	p.blocks++
-	p.section.start(p.live, from)
-	fmt.Fprintf(p.live, "#%d %s\n", b.index, b.v.Name)
+	p.section.start(p.live, from, fmt.Sprintf("#%d %s", b.index, b.v.Name))
 	p.current, p.since = b, at
 }
 

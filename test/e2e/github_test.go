@@ -171,6 +171,7 @@ func checkFence(t *testing.T, log string, want []string) {
 			}
 		case stop:
 			stopped = token
+		case strings.HasPrefix(line, "::group::#"), line == "::endgroup::":
 		case strings.HasPrefix(line, "::") || strings.Contains(line, "##["):
 			commands = append(commands, line)
 		}
