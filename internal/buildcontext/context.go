@@ -31,6 +31,30 @@ type Context struct {
 	dir  *os.File
 	// path names dir by its descriptor, so it stays true when dir is moved.
 	path string
+	// hidden are files that no copy has.
+	hidden []fs.FileInfo
+}
+
+// Hide leaves a file out of all copies, if it lies in the context: one with
+// credentials, which a CI job may have to keep where its other files are. Its
+// name there counts, and not links to it.
+func (c *Context) Hide(file string) {
+	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+		c.hidden = append(c.hidden, info)
+	}
+}
+
+// hides reports whether a file of the context is hidden.
+func (c *Context) hides(d fs.DirEntry) bool {
+	for _, h := range c.hidden {
+		if h.Name() != d.Name() {
+			continue
+		}
+		if info, err := d.Info(); err == nil && os.SameFile(info, h) {
+			return true
+		}
+	}
+	return false
 }
 
 // scheme matches what stands before the rest of a URL. A colon alone is part of

@@ -295,3 +295,22 @@ func needRoot(t *testing.T) {
 		t.Skip("needs root: what is copied belongs to 0:0")
 	}
 }
+
+// What logs in to a registry is in no image, even where a job keeps it in its
+// workspace.
+func TestMaterializeHides(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	dir, dst := t.TempDir(), t.TempDir()
+	write(t, dir, "docker/config.json", "secret")
+	write(t, dir, "app/config.json", "public")
+	c := open(t, dir)
+	c.Hide(filepath.Join(dir, "docker", "config.json"))
+	c.Hide(filepath.Join(dir, "missing"))
+	assert.NilError(t, c.Materialize(t.Context(), dst, Selection{}))
+	_, err := os.Stat(filepath.Join(dst, "docker", "config.json"))
+	assert.ErrorIs(t, err, fs.ErrNotExist)
+	data, err := os.ReadFile(filepath.Join(dst, "app", "config.json"))
+	assert.NilError(t, err)
+	assert.Equal(t, string(data), "public")
+}

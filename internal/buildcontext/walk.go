@@ -42,7 +42,7 @@ func (s source) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) erro
 			return err
 		}
 		p = p[1:]
-		if d != nil && d.Type()&fs.ModeSocket != 0 {
+		if d != nil && (d.Type()&fs.ModeSocket != 0 || s.c.hides(d)) {
 			return nil
 		}
 		if d != nil {

@@ -182,6 +182,24 @@ func checkFence(t *testing.T, log string, want []string) {
 	assert.Check(t, is.Equal(stopped, ""), "commands stay stopped")
 }
 
+// docker/login-action in a directory of the workspace, which a container action
+// does see: the login is used, and in no image.
+func TestGitHub_login_in_the_workspace(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
+	s := newGitHubStep(t, map[string]string{
+		"Dockerfile":          "FROM " + bases + "/busybox:1\nCOPY . /all\n",
+		".docker/config.json": `{"auths":{"registry.example":{"auth":"dXNlcjp2ZXJ5LXNlY3JldA=="}}}`,
+	})
+	s.env["DOCKER_CONFIG"] = "/github/workspace/.docker"
+	r, outputs := s.start(t, "build", map[string]string{"tags": registry + "/github/login:1", "push": "true"})
+	assert.Equal(t, r.code, 0, r.stderr)
+	all := everything(t, descriptor(t, outputs["image"]))
+	assert.Check(t, is.Contains(all, "COPY"))
+	assert.Check(t, !strings.Contains(all, "dXNlcjp2ZXJ5LXNlY3JldA"))
+}
+
 // A pull request of a fork has no credentials and pushes nothing: it builds, its
 // records say so, and merge verifies and moves nothing.
 func TestGitHub_fork(t *testing.T) {

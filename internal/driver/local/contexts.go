@@ -80,6 +80,11 @@ func (c *contexts) add(ctx context.Context, o build.Options, name, location stri
 	if err != nil {
 		return "", &ContextError{Name: name, Err: err}
 	}
+	if fetched == "" {
+		for _, file := range c.remote.credentials {
+			dir.Hide(file)
+		}
+	}
 	c.open[name] = dir
 	return fetched, nil
 }

@@ -22,6 +22,8 @@ type remoteContexts struct {
 	// main are further secrets for the main context: a Dockerfile cannot name the
 	// server that they are sent to.
 	main map[string][]byte
+	// credentials are files that no context has.
+	credentials []string
 	// in is where the directories are made; dir is that of this build.
 	in, dir string
 }
@@ -34,6 +36,12 @@ func (d *Driver) remoteContexts(o build.Options, dir string) *remoteContexts {
 	}
 	r := &remoteContexts{git: c, download: newDownloader(o.Registries.Retry), in: dir}
 	if d.LookupEnv != nil {
+		if dir := d.getenv("DOCKER_CONFIG"); dir != "" {
+			r.credentials = append(r.credentials, filepath.Join(dir, "config.json"))
+		}
+		if file := d.getenv("REGISTRY_AUTH_FILE"); file != "" {
+			r.credentials = append(r.credentials, file)
+		}
 		if token := d.getenv("GIT_TOKEN"); token != "" {
 			r.main = map[string][]byte{"GIT_AUTH_TOKEN": []byte(token)}
 		}
