@@ -99,3 +99,46 @@ func TestGitHub_readme_runs(t *testing.T) {
 	assert.NilError(t, json.Unmarshal([]byte(raw), &annotated))
 	assert.Check(t, annotated.Annotations["org.opencontainers.image.revision"] != "", raw)
 }
+
+// The reusable workflow, called as its head shows, for two platforms of which
+// one has another Dockerfile argument; what comes out goes into the next job.
+func TestGitHub_reusable_workflow_runs(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
+	service(t, "KMA_TEST_DOCKER")
+	platforms(t)
+	reusable, err := os.ReadFile(root + "/.github/workflows/multiarch.yml")
+	assert.NilError(t, err)
+	// act fetches what is used, whether its condition holds or not.
+	qemu := contextDir(t, map[string]string{"action.yml": "name: none\nruns: {using: composite, steps: []}\n"})
+	_, version, ok := strings.Cut(string(reusable), "docker/setup-qemu-action@")
+	assert.Assert(t, ok)
+	version, _, _ = strings.Cut(version, " ")
+	image := registry + "/reusable/app"
+	workflow := `
+on: {push: {branches: [main]}}
+jobs:
+  image:
+    uses: ./.github/workflows/multiarch.yml
+    with: {tags: "` + image + `:1,` + image + `:2", platforms: "linux/amd64,linux/arm64", build-args: "GREETING=a,b", annotations: "index:greeting=a, b"}
+    secrets:
+      secrets: "TOKEN=very-secret-token"
+  after:
+    needs: image
+    runs-on: ubuntu-24.04
+    steps:
+      - shell: sh
+        run: echo "it is ${{ needs.image.outputs.image }} as ${{ needs.image.outputs.tags }}"
+`
+	out, err := act(t, workflow, map[string]string{
+		".github/workflows/multiarch.yml": string(reusable),
+		"Dockerfile": "FROM " + bases + "/busybox:1\nARG GREETING\nRUN --mount=type=secret,id=TOKEN [ \"$(cat /run/secrets/TOKEN)\" = very-secret-token ] && [ \"$GREETING\" = a,b ]\n",
+	}, "--local-repository", "docker/setup-qemu-action@"+version+"="+qemu, "-W", ".github/workflows/image.yml")
+	assert.NilError(t, err, out)
+	index := rawIndex(t, image+":2")
+	assert.Check(t, is.Len(index.Manifests, 2))
+	assert.Check(t, is.Contains(out, "it is "+image+"@sha256:"))
+	assert.Check(t, is.Contains(tool(t, "skopeo", "inspect", "--raw", "--tls-verify=false", "docker://"+image+":1"), `"greeting":"a, b"`))
+	assert.Check(t, !strings.Contains(out, "very-secret-token"), out)
+}
