@@ -128,7 +128,7 @@ func unite(v, other *graph.Vertex) {
 	a.FollowPaths = slices.Compact(a.FollowPaths)
 }
 
-// key identifies a vertex by what it does. JSON frames every part.
+// key identifies a vertex by what it does.
 func key(v *graph.Vertex) (digest.Digest, error) {
 	type input struct {
 		Vertex digest.Digest
@@ -152,11 +152,11 @@ func key(v *graph.Vertex) (digest.Digest, error) {
 	for _, e := range v.Inputs {
 		k.Inputs = append(k.Inputs, input{e.Vertex.Digest, e.Output})
 	}
-	data, err := json.Marshal(k)
-	if err != nil {
+	sum := digest.SHA256.Digester()
+	if err := graph.Hash(sum.Hash(), k); err != nil {
 		return "", fmt.Errorf("computing the key of %s: %w", v.Name, err)
 	}
-	return digest.FromBytes(data), nil
+	return sum.Digest(), nil
 }
 
 func (d *definition) location(id string) graph.Location {
