@@ -32,9 +32,13 @@ type build struct {
 	// fail cancels everything with an error, and returns it.
 	fail func(error) error
 
+	// broken are layers that the cache promised and did not have.
+	broken map[digest.Digest]bool
+
 	mu     sync.Mutex
 	spool  []func() error
 	images []*Image
+	warned map[string]bool
 }
 
 // task is the state of one vertex. All but vertex is set before done closes.
@@ -43,15 +47,23 @@ type task struct {
 	done    chan struct{}
 	outputs []tree
 	took    time.Duration
-	// key identifies what the vertex makes, the content of its sources
-	// included; empty when nobody can tell, or there is no cache.
+	// key is the definition key: what the vertex does, to what, the used files
+	// of its sources included. It is empty when nobody can tell, or there is no
+	// cache.
 	key digest.Digest
+	// uses is by input; so is picked, the digests of the files that are used,
+	// where that is known.
+	uses   []use
+	picked []digest.Digest
+	// noCache says that something below is to be made again.
+	noCache bool
 }
 
 func newBuild(e *Engine, g *graph.Graph) *build {
 	b := &build{
 		Engine:   e,
 		graph:    g,
+		warned:   map[string]bool{},
 		tasks:    make(map[*graph.Vertex]*task, len(g.Vertices)),
 		exported: exported(g),
 		slots:    semaphore.NewWeighted(int64(e.parallel())),
@@ -113,16 +125,43 @@ func (b *build) run(ctx context.Context) error {
 		return err
 	}
 	b.fail = fail
-	var steps errgroup.Group
-	for _, v := range b.graph.Vertices {
-		steps.Go(func() error { return fail(b.runTask(ctx, b.tasks[v])) })
-	}
-	err := steps.Wait()
+	err := b.steps(ctx)
 	if err := errors.Join(err, b.background.Wait()); err != nil {
 		b.Progress.Done(exportID, false, context.Canceled)
 		return context.Cause(ctx)
 	}
 	return b.export(ctx)
+}
+
+// steps runs all vertices, or with a cache what is missing there: then the files
+// of the sources must be known first.
+func (b *build) steps(ctx context.Context) error {
+	var sources, rest []*task
+	for _, v := range b.graph.Vertices {
+		if _, ok := v.Op.(*graph.ImageSource); b.Cache != nil && (ok || isSource(v)) {
+			sources = append(sources, b.tasks[v])
+		} else {
+			rest = append(rest, b.tasks[v])
+		}
+	}
+	if err := b.runTasks(ctx, sources); err != nil {
+		return err
+	}
+	if b.Cache != nil {
+		var err error
+		if rest, err = b.lookUp(ctx); err != nil {
+			return b.fail(err)
+		}
+	}
+	return b.runTasks(ctx, rest)
+}
+
+func (b *build) runTasks(ctx context.Context, tasks []*task) error {
+	var group errgroup.Group
+	for _, t := range tasks {
+		group.Go(func() error { return b.fail(b.runTask(ctx, t)) })
+	}
+	return group.Wait()
 }
 
 // plan announces the vertices, and the export, whose uploads go on beside them,
@@ -158,9 +197,6 @@ func (b *build) runTask(ctx context.Context, t *task) error {
 	outputs, cached, err := b.find(ctx, t)
 	if err == nil && !cached {
 		outputs, err = b.repeat(ctx, t.vertex)
-	}
-	if err == nil {
-		err = b.identify(ctx, t, outputs)
 	}
 	if cause := context.Cause(ctx); err != nil && cause != nil && (errors.Is(err, cause) || errors.Is(err, context.Canceled)) {
 		b.Progress.Done(id, false, context.Canceled)

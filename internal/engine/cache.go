@@ -2,57 +2,151 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/org/kaniko-multiarch/internal/cache"
 	"github.com/org/kaniko-multiarch/internal/graph"
 	"github.com/org/kaniko-multiarch/internal/progress"
-	"github.com/org/kaniko-multiarch/internal/rootfs"
 )
 
-// cacheVersion is part of every key: raise it when the same vertex makes
-// another layer than before.
-const cacheVersion = 1
-
-// find looks for the layer that a vertex would make. What it finds goes on top
-// of the vertex's own input: nothing is run, fetched or unpacked.
+// find looks for the layer that a vertex would make of the inputs that it has
+// now. Nothing is run, fetched or unpacked when there is one.
 func (b *build) find(ctx context.Context, t *task) ([]tree, bool, error) {
-	if b.Cache == nil {
+	if b.Cache == nil || t.key == "" {
 		return nil, false, nil
 	}
 	input, ok := layered(t.vertex)
 	if !ok {
 		return nil, false, nil
 	}
-	key, err := b.key(t.vertex)
-	if err != nil || key == "" {
-		return nil, false, err
+	for i, in := range t.vertex.Inputs {
+		if t.uses[i].whole || isSource(in.Vertex) {
+			continue
+		}
+		var err error
+		if t.picked[i], err = b.pick(ctx, t, i); err != nil {
+			return nil, false, err
+		}
 	}
-	t.key = key
 	if t.vertex.NoCache {
 		return nil, false, nil
 	}
-	e, err := b.Cache.Get(ctx, key)
+	keys, err := b.resultKeys(ctx, t)
 	if err != nil {
-		if !errors.Is(err, cache.ErrMiss) {
+		return nil, false, err
+	}
+	for _, key := range keys {
+		e, err := b.get(ctx, t, key)
+		if err != nil {
 			return nil, false, err
 		}
-		if err != cache.ErrMiss {
-			b.Progress.Warn(progress.Warning{Text: fmt.Sprintf("%s: %v", t.vertex.Name, err)})
+		if e != nil {
+			return []tree{cachedOn(b.input(t.vertex, input), e)}, true, nil
 		}
-		return nil, false, nil
 	}
-	below := b.input(t.vertex, input)
-	out := append(make(tree, 0, len(below)+1), below...)
-	return []tree{append(out, &treeLayer{
-		base:    &baseLayer{ref: b.Cache.Name(), descriptor: e.Layer, diffID: e.DiffID},
+	return nil, false, nil
+}
+
+// resultKeys are the keys that a vertex may be found under, given its inputs.
+// What stands on a layer that a step made just now, with its times, is in no
+// cache: there is nothing to wait for.
+func (b *build) resultKeys(ctx context.Context, t *task) ([]digest.Digest, error) {
+	var keys []digest.Digest
+	picksFresh := false
+	for i := range t.vertex.Inputs {
+		if !b.input(t.vertex, i).fresh() {
+			continue
+		}
+		if t.uses[i].whole {
+			return nil, nil
+		}
+		picksFresh = true
+	}
+	for _, files := range []bool{false, true} {
+		if !files && picksFresh {
+			continue
+		}
+		key, err := b.result(ctx, t, files)
+		if err != nil {
+			return nil, err
+		}
+		keys = appendKey(keys, key)
+	}
+	return keys, nil
+}
+
+func appendKey(keys []digest.Digest, key digest.Digest) []digest.Digest {
+	if key == "" || slices.Contains(keys, key) {
+		return keys
+	}
+	return append(keys, key)
+}
+
+// get asks the cache for a key; nil is a miss. A build goes on without what it
+// cannot use, and says so.
+func (b *build) get(ctx context.Context, t *task, key digest.Digest) (*cache.Entry, error) {
+	e, err := b.Cache.Get(ctx, key)
+	switch {
+	case context.Cause(ctx) != nil:
+		return nil, context.Cause(ctx)
+	case err != nil && err != cache.ErrMiss:
+		b.warn(fmt.Sprintf("%s: %v", t.vertex.Name, err))
+	}
+	if err != nil || b.broken[e.Layer.Digest] {
+		return nil, nil
+	}
+	return e, nil
+}
+
+// warn says a thing once.
+func (b *build) warn(text string) {
+	b.mu.Lock()
+	said := b.warned[text]
+	b.warned[text] = true
+	b.mu.Unlock()
+	if !said {
+		b.Progress.Warn(progress.Warning{Text: text})
+	}
+}
+
+// cachedOn puts the layer of an entry on a tree, which belongs to others, too.
+func cachedOn(below tree, e *cache.Entry) tree {
+	return append(slices.Clone(below), &treeLayer{
+		base:    &baseLayer{ref: e.Ref, descriptor: e.Layer, diffID: e.DiffID, cached: true},
 		created: e.Created,
-	})}, true, nil
+	})
+}
+
+// brokenError is a layer that the cache promised and does not have.
+type brokenError struct {
+	layer digest.Digest
+	err   error
+}
+
+func (e *brokenError) Error() string { return e.err.Error() }
+func (e *brokenError) Unwrap() error { return e.err }
+
+// ofCache marks an error that a layer of the cache is the reason for.
+func (l *baseLayer) ofCache(err error) error {
+	if err == nil || !l.cached {
+		return err
+	}
+	return &brokenError{l.descriptor.Digest, err}
+}
+
+// brokenLayer reports whether err is a broken layer of the cache that the build can
+// do without.
+func brokenLayer(ctx context.Context, err error, broken map[digest.Digest]bool) (digest.Digest, bool) {
+	e, ok := errors.AsType[*brokenError](err)
+	if !ok || ctx.Err() != nil || broken[e.layer] {
+		return "", false
+	}
+	return e.layer, true
 }
 
 // layered returns the input that a vertex puts exactly one layer on.
@@ -82,67 +176,6 @@ func layered(v *graph.Vertex) (input int, ok bool) {
 	return 0, false
 }
 
-// identify gives the vertices without a layer of their own a key: sources by
-// their content.
-func (b *build) identify(ctx context.Context, t *task, outputs []tree) error {
-	if b.Cache == nil || t.key != "" {
-		return nil
-	}
-	var err error
-	switch t.vertex.Op.(type) {
-	case *graph.LocalSource, *graph.HTTPSource, *graph.GitSource:
-		t.key, err = b.contentKey(ctx, outputs[0])
-	case *graph.ImageSource, *graph.Merge:
-		t.key, err = b.key(t.vertex)
-	}
-	return err
-}
-
-// key is the definition key: what the vertex does, to what. It is empty when an
-// input has none.
-func (b *build) key(v *graph.Vertex) (digest.Digest, error) {
-	type input struct {
-		Key    digest.Digest
-		Output int
-	}
-	k := struct {
-		Version      int
-		Kind         string
-		Platform     any
-		Op           graph.Op
-		Inputs       []input
-		Epoch        *int64
-		RewriteTimes bool
-	}{Version: cacheVersion, Kind: fmt.Sprintf("%T", v.Op), Platform: v.Platform, Op: v.Op}
-	if b.RewriteTimes {
-		k.Epoch, k.RewriteTimes = b.Epoch, true
-	}
-	for _, e := range v.Inputs {
-		in := b.tasks[e.Vertex].key
-		if in == "" {
-			return "", nil
-		}
-		k.Inputs = append(k.Inputs, input{in, e.Output})
-	}
-	data, err := json.Marshal(k)
-	if err != nil {
-		return "", fmt.Errorf("computing the cache key of %s: %w", v.Name, err)
-	}
-	return digest.FromBytes(data), nil
-}
-
-// contentKey identifies a source by its files. Times do not count: a checkout
-// gives every file a new one.
-func (b *build) contentKey(ctx context.Context, t tree) (digest.Digest, error) {
-	sum := digest.SHA256.Digester()
-	for _, l := range t {
-		if err := l.made.WriteTar(ctx, sum.Hash(), rootfs.TarOptions{MaxTime: new(int64)}); err != nil {
-			return "", fmt.Errorf("hashing a source: %w", err)
-		}
-	}
-	return sum.Digest(), nil
-}
-
 // keep stores what a vertex made, in the background. A cache that cannot be
 // written costs time, not the build.
 func (b *build) keep(ctx context.Context, t *task) {
@@ -159,9 +192,37 @@ func (b *build) keep(ctx context.Context, t *task) {
 			return b.fail(err)
 		}
 		e := cache.Entry{Layer: blob.Descriptor, DiffID: blob.DiffID, Created: made.created}
-		if err := b.Cache.Put(ctx, t.key, e, io.ReaderAt(blob)); err != nil && ctx.Err() == nil {
-			b.Progress.Warn(progress.Warning{Text: fmt.Sprintf("keeping %s in the cache: %v", t.vertex.Name, err)})
+		keys, err := b.describeInputs(ctx, t, &e)
+		if err != nil {
+			return b.fail(err)
+		}
+		if err := b.Cache.Put(ctx, keys, e, io.ReaderAt(blob)); err != nil && ctx.Err() == nil {
+			b.warn(fmt.Sprintf("keeping %s in the cache: %v", t.vertex.Name, err))
 		}
 		return nil
 	})
+}
+
+// describeInputs writes into an entry what it was made of, and returns all keys
+// that it is to be found under.
+func (b *build) describeInputs(ctx context.Context, t *task, e *cache.Entry) ([]digest.Digest, error) {
+	e.Inputs = make([]digest.Digest, len(t.vertex.Inputs))
+	for i, in := range t.vertex.Inputs {
+		if isSource(in.Vertex) && !t.uses[i].whole {
+			continue // in all keys
+		}
+		var err error
+		if e.Inputs[i], err = b.treeID(ctx, b.input(t.vertex, i)); err != nil {
+			return nil, err
+		}
+	}
+	keys := []digest.Digest{t.key}
+	for _, files := range []bool{false, true} {
+		key, err := b.result(ctx, t, files)
+		if err != nil {
+			return nil, err
+		}
+		keys = appendKey(keys, key)
+	}
+	return keys, nil
 }

@@ -107,25 +107,32 @@ type Agents interface {
 	Serve(id, dir string) (socket string, stop func() error, err error)
 }
 
-// Cache finds and keeps layers by the key of the vertex that made them. It is
+// Cache finds and keeps layers by the keys of the vertex that made them. It is
 // safe for concurrent use.
 type Cache interface {
-	// Name is a reference that entries' layers can be read from.
-	Name() string
+	// Get returns the entry of key. The error is cache.ErrMiss, or wraps it with
+	// what is wrong with the entry.
 	Get(ctx context.Context, key digest.Digest) (*cache.Entry, error)
-	Put(ctx context.Context, key digest.Digest, e cache.Entry, content io.ReaderAt) error
+	Put(ctx context.Context, keys []digest.Digest, e cache.Entry, content io.ReaderAt) error
 }
 
 // Publisher is where an image goes. It is safe for concurrent use, and may be
 // given one layer several times.
 type Publisher interface {
-	// BaseLayer makes a layer of the image ref available to the image.
+	// BaseLayer makes a layer of the image ref available to the image. The error
+	// is an *UnreadableError when it is ref that does not have the layer.
 	BaseLayer(ctx context.Context, ref string, layer ocispecs.Descriptor) error
 	// Layer takes a layer of this build; report is told the bytes sent.
 	Layer(ctx context.Context, layer ocispecs.Descriptor, content io.ReaderAt, report func(int64)) error
 	// Image takes a config and a manifest whose layers are all there.
 	Image(ctx context.Context, img *Image) error
 }
+
+// UnreadableError is a layer that cannot be read from where it should be.
+type UnreadableError struct{ Err error }
+
+func (e *UnreadableError) Error() string { return e.Err.Error() }
+func (e *UnreadableError) Unwrap() error { return e.Err }
 
 // Image is a finished image.
 type Image struct {
@@ -169,7 +176,22 @@ func (e *SourceError) Unwrap() error { return e.Err }
 // Build runs the graph and returns its images in the graph's order. An error of
 // a vertex is a *StepError.
 func (e *Engine) Build(ctx context.Context, g *graph.Graph) ([]*Image, error) {
+	broken := map[digest.Digest]bool{}
+	for {
+		images, err := e.build(ctx, g, broken)
+		layer, ok := brokenLayer(ctx, err, broken)
+		if !ok {
+			return images, err
+		}
+		broken[layer] = true
+		e.Progress.Warn(progress.Warning{Text: fmt.Sprintf("the cache is broken, the build starts again without this layer: %v", err)})
+	}
+}
+
+// build is one try to build, without the given layers of the cache.
+func (e *Engine) build(ctx context.Context, g *graph.Graph, broken map[digest.Digest]bool) ([]*Image, error) {
 	b := newBuild(e, g)
+	b.broken = broken
 	defer b.close()
 	if err := b.run(ctx); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -35,7 +36,11 @@ func (b *build) sendBase(ctx context.Context, l *baseLayer) error {
 		return nil
 	}
 	if err := b.Publisher.BaseLayer(ctx, l.ref, l.descriptor); err != nil {
-		return fmt.Errorf("publishing layer %s of %s: %w", l.descriptor.Digest, l.ref, err)
+		err = fmt.Errorf("publishing layer %s of %s: %w", l.descriptor.Digest, l.ref, err)
+		if _, ok := errors.AsType[*UnreadableError](err); ok {
+			return l.ofCache(err)
+		}
+		return err
 	}
 	return nil
 }

@@ -47,8 +47,7 @@ func (b *build) local(ctx context.Context, op *graph.LocalSource) ([]tree, error
 		_ = w.Discard()
 		return nil, fmt.Errorf("loading context %q: %w", op.Name, err)
 	}
-	t, err := b.commit(ctx, w, nil)
-	return []tree{t}, err
+	return b.commitSource(ctx, w)
 }
 
 // git checks a commit out.
@@ -61,8 +60,7 @@ func (b *build) git(ctx context.Context, op *graph.GitSource) ([]tree, error) {
 		_ = w.Discard()
 		return nil, err
 	}
-	t, err := b.commit(ctx, w, nil)
-	return []tree{t}, err
+	return b.commitSource(ctx, w)
 }
 
 // http downloads a file.
@@ -75,8 +73,7 @@ func (b *build) http(ctx context.Context, v *graph.Vertex, op *graph.HTTPSource)
 		_ = w.Discard()
 		return nil, err
 	}
-	t, err := b.commit(ctx, w, nil)
-	return []tree{t}, err
+	return b.commitSource(ctx, w)
 }
 
 func (b *build) download(ctx context.Context, dir string, v *graph.Vertex, op *graph.HTTPSource) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/kaniko-multiarch/internal/fileop"
 	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 )
@@ -30,6 +32,18 @@ type treeLayer struct {
 	sending, compressing sync.Once
 	blob                 *layer.Blob
 	err                  error
+
+	// sums are set for the files of a source. identifying makes id, their digest,
+	// once.
+	sums        *fileop.Sums
+	identifying sync.Once
+	id          digest.Digest
+	idErr       error
+}
+
+// fresh reports whether a step of this build made a layer of t.
+func (t tree) fresh() bool {
+	return slices.ContainsFunc(t, func(l *treeLayer) bool { return l.base == nil && l.sums == nil })
 }
 
 // baseLayer is a layer in a registry.
@@ -37,6 +51,8 @@ type baseLayer struct {
 	ref        string
 	descriptor ocispecs.Descriptor
 	diffID     digest.Digest
+	// cached says that the layer is of the cache, not of an image.
+	cached bool
 }
 
 func madeLayer(l rootfs.Layer, created time.Time) *treeLayer {
@@ -58,7 +74,7 @@ func (b *build) layers(ctx context.Context, t tree) ([]rootfs.Layer, error) {
 				return b.openBase(ctx, l.base)
 			})
 			if err != nil {
-				return fmt.Errorf("unpacking layer %s of %s: %w", l.base.descriptor.Digest, l.base.ref, err)
+				return l.base.ofCache(fmt.Errorf("unpacking layer %s of %s: %w", l.base.descriptor.Digest, l.base.ref, err))
 			}
 			out[i] = unpacked
 			return nil
@@ -94,6 +110,16 @@ func (b *build) view(ctx context.Context, t tree) (rootfs.View, error) {
 		return nil, err
 	}
 	return b.Store.View(ctx, layers)
+}
+
+// commitSource makes the files of w the tree of a source.
+func (b *build) commitSource(ctx context.Context, w rootfs.Work) ([]tree, error) {
+	t, err := b.commit(ctx, w, nil)
+	if err != nil {
+		return nil, err
+	}
+	t[0].sums = fileop.NewSums()
+	return []tree{t}, nil
 }
 
 // commit makes the changes of w the top layer of t.

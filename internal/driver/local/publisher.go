@@ -75,7 +75,7 @@ func (p *publisher) BaseLayer(ctx context.Context, from string, layer ocispecs.D
 func (p *publisher) copyBlob(ctx context.Context, from string, layer ocispecs.Descriptor) error {
 	blob, err := p.bases.OpenLayer(ctx, from, layer)
 	if err != nil {
-		return err
+		return &engine.UnreadableError{Err: err}
 	}
 	defer blob.Close()
 	f, err := os.CreateTemp(p.spool, "base-")
@@ -85,7 +85,7 @@ func (p *publisher) copyBlob(ctx context.Context, from string, layer ocispecs.De
 	defer os.Remove(f.Name())
 	defer f.Close()
 	if _, err := io.Copy(f, blob); err != nil {
-		return err
+		return &engine.UnreadableError{Err: err}
 	}
 	return p.client.PushBlob(ctx, p.to, layer, f, nil)
 }
