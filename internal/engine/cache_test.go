@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -248,64 +247,95 @@ func (b *bench) forget(file string) {
 	}
 }
 
-// What a step made on one layer is never put on another one, whatever several
-// builders have left in the cache.
+// runs is what each layer of an image says of the run that it is of: here a layer
+// has all files of the layers below it, too.
+func (b *bench) runs(img *Image) map[string]bool {
+	b.t.Helper()
+	found := map[string]bool{}
+	var m ocispecs.Manifest
+	assert.NilError(b.t, json.Unmarshal(img.Manifest, &m))
+	for _, l := range m.Layers[1:] {
+		r, err := layer.Decompress(io.NopCloser(bytes.NewReader(b.cache.blobs[l.Digest])))
+		assert.NilError(b.t, err)
+		for name, text := range files(b.t, r) {
+			if name != "base" {
+				found[text] = true
+			}
+		}
+	}
+	return found
+}
+
+// Two builders leave layers of two runs in one cache, in any mixture. No image
+// has layers of both.
 func TestCache_builders_that_race(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	b.step("compile", "out", each())
-	b.step("link", "linked", each())
-	const dockerfile = "FROM debian AS b\nRUN compile\nRUN link\nFROM debian\nCOPY --from=b /out /out\nCOPY --from=b /linked /linked\n"
-	both := func() (map[string]string, map[string]int) {
-		f := b.fresh(nil)
-		img, ran, err := b.try(f, dockerfile)
-		assert.NilError(t, err)
-		var all = map[string]string{}
-		var m ocispecs.Manifest
-		assert.NilError(t, json.Unmarshal(img.Manifest, &m))
-		for _, l := range m.Layers[1:] {
-			data, ok := b.cache.blobs[l.Digest]
-			assert.Assert(t, ok)
-			r, err := layer.Decompress(io.NopCloser(bytes.NewReader(data)))
-			assert.NilError(t, err)
-			for name, text := range files(t, r) {
-				all[name] = text
+	for name, dockerfile := range map[string]string{
+		"steps":       "FROM debian\nRUN compile\nRUN link\n",
+		"copies":      "FROM debian AS b\nRUN compile\nFROM debian\nCOPY --from=b /out /1\nCOPY --from=b /out /2\n",
+		"independent": "FROM debian AS b\nRUN compile\nFROM scratch AS one\nCOPY --from=b /out /1\nFROM scratch\nCOPY --link --from=one /1 /1\nCOPY --link --from=b /out /2\n",
+		"deep":        "FROM debian AS b\nRUN compile\nFROM debian AS one\nCOPY --from=b /out /1\nFROM debian\nCOPY --link --from=one /1 /1\nCOPY --link --from=b /out /2\n",
+		"apart":       "FROM debian AS b\nRUN compile\nFROM debian\nCOPY --link --from=b /out /1\nCOPY --link --from=b /out /2\n",
+		"mounts":      "FROM debian AS b\nRUN compile\nFROM debian\nCOPY --link --from=b /out /1\nRUN --mount=from=b,target=/m read\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			run := 0
+			here := func() string { return fmt.Sprint("run ", run) }
+			b.step("compile", "out", here)
+			b.steps["link"] = func(_ context.Context, p sandbox.Process) error {
+				return copyFile(filepath.Join(p.Root, "out"), filepath.Join(p.Root, "linked"))
 			}
-		}
-		return all, ran
-	}
-	one, _ := both()
-	ofOne := b.cache.entries
-	b.cache.entries = map[digest.Digest]cache.Entry{}
-	two, _ := both()
-	assert.Check(t, one["out"] != two["out"] && one["linked"] != two["linked"])
-	ofTwo := b.cache.entries
-
-	// Whatever is of one and whatever of the other: no image has files of both.
-	var keys []digest.Digest
-	for key := range ofTwo {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for mix := range 1 << min(len(keys), 6) {
-		b.cache.entries = map[digest.Digest]cache.Entry{}
-		for i, key := range keys {
-			if e, ok := ofOne[key]; ok && mix>>(i%6)&1 == 0 {
-				b.cache.entries[key] = e
-			} else {
-				b.cache.entries[key] = ofTwo[key]
+			b.steps["read"] = func(_ context.Context, p sandbox.Process) error {
+				return copyFile(filepath.Join(p.Mounts[0].Source, "out"), filepath.Join(p.Root, "read"))
 			}
-		}
-		got, _ := both()
-		pair := func(m map[string]string) string { return m["out"] + "/" + m["linked"] }
-		old := pair(got) == pair(one) || pair(got) == pair(two)
-		assert.Check(t, old || fresher(got, one, two), "mix %b: %v of %v and %v", mix, got, one, two)
+			var of [2]map[digest.Digest]cache.Entry
+			for i := range of {
+				run++
+				b.cache.entries = map[digest.Digest]cache.Entry{}
+				img, _ := b.build(dockerfile, nil)
+				assert.Check(t, is.Len(b.runs(img), 1))
+				of[i] = b.cache.entries
+			}
+			var both []digest.Digest
+			for key := range of[0] {
+				if _, ok := of[1][key]; ok {
+					both = append(both, key)
+				}
+			}
+			assert.Assert(t, len(both) > 1 && len(both) < 8, "%d keys", len(both))
+			// Each key has what one or the other wrote, or nothing any more.
+			all := pow(3, len(both))
+			for mix := 0; mix < all; mix += 1 + all/60 {
+				run++
+				b.cache.entries = map[digest.Digest]cache.Entry{}
+				for i, key := range both {
+					if who := mix / pow(3, i) % 3; who < 2 {
+						b.cache.entries[key] = of[who][key]
+					}
+				}
+				img, _ := b.build(dockerfile, nil)
+				assert.Check(t, is.Len(b.runs(img), 1), "mixture %d: %v", mix, b.runs(img))
+			}
+		})
 	}
 }
 
-// fresher says that the step that depends on the other was run again for it.
-func fresher(got, one, two map[string]string) bool {
-	return got["linked"] != one["linked"] && got["linked"] != two["linked"]
+func pow(base, n int) int {
+	out := 1
+	for range n {
+		out *= base
+	}
+	return out
+}
+
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o644)
 }
 
 func TestCache_platforms(t *testing.T) {

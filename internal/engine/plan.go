@@ -81,16 +81,14 @@ func (b *build) entries(ctx context.Context) (map[*graph.Vertex]*cache.Entry, er
 // what it was.
 func (b *build) settle(entries map[*graph.Vertex]*cache.Entry) (map[*graph.Vertex]bool, error) {
 	for {
-		needed := b.needed(entries)
-		layers := b.knownLayers(entries)
-		assumed := map[graph.Edge]digest.Digest{}
+		s := b.newSettling(entries)
 		var dropped []*graph.Vertex
 		for _, v := range b.graph.Vertices {
 			e, ok := entries[v]
-			if !ok || !needed[v] {
+			if !ok {
 				continue
 			}
-			fits, err := b.fits(v, e, needed, layers, assumed)
+			fits, err := s.fits(v, e)
 			if err != nil {
 				return nil, err
 			}
@@ -99,7 +97,7 @@ func (b *build) settle(entries map[*graph.Vertex]*cache.Entry) (map[*graph.Verte
 			}
 		}
 		if len(dropped) == 0 {
-			return needed, nil
+			return s.needed, nil
 		}
 		for _, v := range dropped {
 			delete(entries, v)
@@ -168,33 +166,6 @@ func (b *build) knownLayers(entries map[*graph.Vertex]*cache.Entry) map[*graph.V
 		}
 	}
 	return known
-}
-
-// fits reports whether an entry was made of what the inputs of v are.
-func (b *build) fits(v *graph.Vertex, e *cache.Entry, needed map[*graph.Vertex]bool, known map[*graph.Vertex][]digest.Digest, assumed map[graph.Edge]digest.Digest) (bool, error) {
-	if len(e.Inputs) != len(v.Inputs) {
-		return false, nil
-	}
-	for i, in := range v.Inputs {
-		if isSource(in.Vertex) {
-			continue // its files are part of the key
-		}
-		if layers, ok := known[in.Vertex]; ok {
-			id, err := chainID(layers)
-			if err != nil || id != e.Inputs[i] {
-				return false, err
-			}
-			continue
-		}
-		if needed[in.Vertex] {
-			return false, nil
-		}
-		if other, ok := assumed[*in]; ok && other != e.Inputs[i] {
-			return false, nil
-		}
-		assumed[*in] = e.Inputs[i]
-	}
-	return true, nil
 }
 
 // skip is for a vertex that nobody needs, since what it is for is in the cache.
