@@ -209,7 +209,6 @@ func TestGitContext(t *testing.T) {
 		"/dir.git":                    nil,
 		"./x.git":                     nil,
 	} {
-		assert.Check(t, is.Equal(IsGitContext(location), want != nil), location)
 		got, ok, err := GitContext(t.Context(), location)
 		assert.NilError(t, err, location)
 		assert.Check(t, is.Equal(IsGitContext(location), ok), location)
@@ -221,26 +220,36 @@ func TestGitContext(t *testing.T) {
 	}
 }
 
-// A server that accepts connections and says nothing does not hold a build up that
-// is cancelled, nor a question about a location at all.
-func TestGitContext_silent_server(t *testing.T) {
-	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// silentHost takes connections and says nothing. It returns a repository there,
+// and a context that ends with the first connection.
+func silentHost(t *testing.T) (context.Context, string) {
+	t.Helper()
+	host, err := net.Listen("tcp", "127.0.0.1:0")
 	assert.NilError(t, err)
-	defer l.Close()
-	location := "ssh://git@" + l.Addr().String() + "/x.git"
-	assert.Check(t, IsGitContext(location))
+	t.Cleanup(func() { assert.NilError(t, host.Close()) })
 	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
 	go func() {
-		if conn, err := l.Accept(); err == nil {
-			defer conn.Close()
-			cancel()
+		conn, err := host.Accept()
+		cancel()
+		if err == nil {
 			<-t.Context().Done()
+			_ = conn.Close()
 		}
 	}()
+	return ctx, "ssh://git@" + host.Addr().String() + "/b.git"
+}
+
+// Nobody waits for a silent host who has given up.
+func TestGit_silent_host(t *testing.T) {
+	t.Parallel()
+	ctx, location := silentHost(t)
+	assert.Check(t, IsGitContext(location))
+	assert.Check(t, ctx.Err(), "the host was asked")
 	got, ok, err := GitContext(ctx, location)
 	assert.NilError(t, err)
 	assert.Check(t, ok)
+	assert.Check(t, is.Equal(got.Agent, "default"))
 	assert.Check(t, is.Equal(got.KnownHosts, ""))
 
 	// The front end asks, too.

@@ -133,7 +133,7 @@ jobs:
 `
 	out, err := act(t, workflow, map[string]string{
 		".github/workflows/multiarch.yml": string(reusable),
-		"Dockerfile": "FROM " + bases + "/busybox:1\nARG GREETING\nRUN --mount=type=secret,id=TOKEN [ \"$(cat /run/secrets/TOKEN)\" = very-secret-token ] && [ \"$GREETING\" = a,b ]\n",
+		"Dockerfile":                      "FROM " + bases + "/busybox:1\nARG GREETING\nRUN --mount=type=secret,id=TOKEN [ \"$(cat /run/secrets/TOKEN)\" = very-secret-token ] && [ \"$GREETING\" = a,b ]\n",
 	}, "--local-repository", "docker/setup-qemu-action@"+version+"="+qemu, "-W", ".github/workflows/image.yml")
 	assert.NilError(t, err, out)
 	index := rawIndex(t, image+":2")

@@ -23,7 +23,7 @@ import (
 type githubStep struct {
 	workspace, home, files string
 	run                    string
-	inputs, env            map[string]string
+	env                    map[string]string
 }
 
 func newGitHubStep(t *testing.T, files map[string]string) *githubStep {
