@@ -186,7 +186,7 @@ func name(meta *pb.OpMetadata, op graph.Op) string {
 	case *graph.LocalSource:
 		return "[internal] load " + op.Name
 	case *graph.HTTPSource:
-		return op.URL
+		return urlutil.RedactCredentials(op.URL)
 	case *graph.GitSource:
 		return urlutil.RedactCredentials(op.Remote)
 	case *graph.Exec:

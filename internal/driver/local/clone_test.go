@@ -2,7 +2,6 @@ package local
 
 import (
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -23,47 +22,23 @@ import (
 // on branch old, and "two" on main. Only the token "letmein" may read it.
 func gitServer(t *testing.T) (address, first string) {
 	t.Helper()
-	path, err := exec.LookPath("git")
-	if err != nil {
-		t.Skip("git is not installed")
-	}
 	root := t.TempDir()
-	git := func(args ...string) string {
-		t.Helper()
-		cmd := exec.Command(path, append([]string{"-C", filepath.Join(root, "r.git"), "-c", "user.name=n", "-c", "user.email=e"}, args...)...)
-		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
-		out, err := cmd.CombinedOutput()
-		assert.NilError(t, err, "%s", out)
-		return strings.TrimSpace(string(out))
-	}
-	assert.NilError(t, os.Mkdir(filepath.Join(root, "r.git"), 0o755))
-	git("init", "-q", "-b", "main")
+	url := gitserver.Serve(t, root, "letmein")
+	gitserver.Run(t, root, "init", "-q", "r.git")
+	repo := filepath.Join(root, "r.git")
+	assert.NilError(t, os.Mkdir(filepath.Join(repo, "sub"), 0o755))
 	for _, text := range []string{"one", "two"} {
-		file := filepath.Join(root, "r.git", "sub", "file")
-		assert.NilError(t, os.MkdirAll(filepath.Dir(file), 0o755))
-		assert.NilError(t, os.WriteFile(file, []byte(text), 0o644))
-		git("add", ".")
-		git("commit", "-q", "-m", text)
+		assert.NilError(t, os.WriteFile(filepath.Join(repo, "sub", "file"), []byte(text), 0o644))
+		gitserver.Run(t, repo, "add", ".")
+		gitserver.Run(t, repo, "commit", "-q", "-m", text)
 		if text == "one" {
-			git("tag", "-a", "v1", "-m", "v1")
-			git("branch", "old")
-			first = git("rev-parse", "HEAD")
-			git("update-ref", "refs/pull/1/head", "HEAD")
+			gitserver.Run(t, repo, "tag", "-a", "v1", "-m", "v1")
+			gitserver.Run(t, repo, "branch", "old")
+			first = gitserver.Run(t, repo, "rev-parse", "HEAD")
+			gitserver.Run(t, repo, "update-ref", "refs/pull/1/head", "HEAD")
 		}
 	}
-	backend := &cgi.Handler{Path: path, Args: []string{"http-backend"}, Env: []string{
-		"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
-	}}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, password, _ := r.BasicAuth(); password != "letmein" {
-			w.Header().Set("WWW-Authenticate", "Basic")
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		backend.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.Close)
-	return strings.TrimPrefix(server.URL, "http://") + "/r.git", first
+	return strings.TrimPrefix(url, "http://") + "/r.git", first
 }
 
 func TestCloneContext(t *testing.T) {
