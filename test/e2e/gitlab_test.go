@@ -141,6 +141,17 @@ func TestGitLab_inputs(t *testing.T) {
 	assert.Check(t, exec.Command("skopeo", "inspect", "--raw", "--tls-verify=false", "docker://"+image+"/two:1").Run() != nil, "push: false published")
 }
 
+// The examples that need a cloud are pipelines, at least.
+func TestGitLab_examples(t *testing.T) {
+	t.Parallel()
+	pipeline := yamlBlock(t, "../../docs/gitlab.md", "yaml", "id_tokens:")
+	dir := contextDir(t, map[string]string{".gitlab-ci.yml": templates(t, pipeline)})
+	out, err := gitlabCI(t, dir, []string{"--preview"})
+	assert.NilError(t, err, out)
+	assert.Check(t, is.Equal(strings.Count(out, "AWS_TOKEN:"), 3), out)
+	assert.Check(t, is.Equal(strings.Count(out, "KANIKO_MULTIARCH_TAGS: 123456789012.dkr"), 3), out)
+}
+
 // A child pipeline builds the images of a monorepo.
 func TestGitLab_child_pipeline(t *testing.T) {
 	t.Parallel()

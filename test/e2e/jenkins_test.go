@@ -31,7 +31,7 @@ func javaHome(t *testing.T) string {
 
 // jenkins runs a Jenkinsfile with our library on files. It returns what was
 // called, a line a step.
-func jenkins(t *testing.T, jenkinsfile string, files map[string]string) (string, error) {
+func jenkins(t *testing.T, jenkinsfile string, files map[string]string, env ...string) (string, error) {
 	t.Helper()
 	groovy, err := exec.LookPath("groovy")
 	if err != nil {
@@ -47,6 +47,7 @@ func jenkins(t *testing.T, jenkinsfile string, files map[string]string) (string,
 	cmd := exec.CommandContext(t.Context(), groovy, "-cp", "../jenkins", "../jenkins/run.groovy", "../../jenkins", script, repository, work)
 	cmd.Env = []string{"PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "JAVA_HOME=" + home,
 		"KANIKO_MULTIARCH_STATE_DIR=" + sharedState}
+	cmd.Env = append(cmd.Env, env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Logf("%.3000s", out)
@@ -54,6 +55,9 @@ func jenkins(t *testing.T, jenkinsfile string, files map[string]string) (string,
 	log, _ := os.ReadFile(filepath.Join(work, "log"))
 	return string(log), err
 }
+
+// moving is a repository to which somebody pushes between checkouts.
+const moving = "KMA_TEST_MOVING=yes"
 
 func linesOf(log, prefix string) []string {
 	var out []string
@@ -75,7 +79,7 @@ func TestJenkins_multiarch(t *testing.T) {
 	assert.Check(t, strings.Count(pipeline, "\n") <= 8, "more than 8 lines:\n%s", pipeline)
 	image := registry + "/jenkins/app"
 	pipeline = strings.ReplaceAll(pipeline, "registry.example.com/acme/app", image)
-	log, err := jenkins(t, pipeline, map[string]string{"Dockerfile": "FROM " + bases + archDockerfile})
+	log, err := jenkins(t, pipeline, map[string]string{"Dockerfile": "FROM " + bases + archDockerfile}, moving)
 	assert.NilError(t, err, log)
 
 	assert.Check(t, is.Len(rawIndex(t, image+":1.0").Manifests, 2))
@@ -93,6 +97,25 @@ func TestJenkins_multiarch(t *testing.T) {
 		assert.Check(t, is.Equal(c, "registry KANIKO_"+host+"_USER KANIKO_"+host+"_PASSWORD"))
 	}
 	assert.Check(t, !strings.Contains(log, "sh kaniko-multiarch build --password"))
+}
+
+// The parts, one by one, as in the documents.
+func TestJenkins_parts(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
+	platforms(t)
+	pipeline := yamlBlock(t, "../../docs/jenkins.md", "groovy", "kanikoMerge(")
+	image := registry + "/jenkins/parts"
+	pipeline = strings.ReplaceAll(pipeline, "registry.example.com/acme/app", image)
+	files := map[string]string{"Dockerfile": "FROM " + bases + archDockerfile}
+	// Two commits do not make one image.
+	log, err := jenkins(t, pipeline, files, moving)
+	assert.Check(t, err != nil, log)
+	assert.Check(t, is.Len(linesOf(log, "stash"), 2))
+	log, err = jenkins(t, pipeline, files)
+	assert.NilError(t, err, log)
+	assert.Check(t, is.Len(rawIndex(t, image+":1.0").Manifests, 2))
 }
 
 // Several images, odd values, pods, and steps that are used one by one.
