@@ -32,7 +32,7 @@ func gitlabCI(t *testing.T, dir string, flags []string, variables ...string) (st
 	gitserver.Run(t, dir, "add", ".")
 	gitserver.Run(t, dir, "commit", "-qm", "one")
 	args := append([]string{"--home", t.TempDir(), "--force-shell-executor", "--shell-isolation", "--color=false", "--timestamps=false"}, flags...)
-	for _, v := range append(variables, "KANIKO_MULTIARCH_STATE_DIR="+sharedState) {
+	for _, v := range append(variables, "KANIKO_MULTIARCH_STATE_DIR="+sharedState, "GITLAB_CI=true") {
 		args = append(args, "--variable", v)
 	}
 	cmd := exec.CommandContext(t.Context(), strings.TrimSpace(string(program)), args...)
@@ -86,7 +86,7 @@ func TestGitLab_include(t *testing.T) {
 	got := rawIndex(t, image+":main")
 	assert.Assert(t, is.Len(got.Manifests, 2))
 	assert.Check(t, is.Equal(got.Manifests[1].Platform.Architecture, "arm64"))
-	assert.Check(t, is.Contains(out, ":kma_1\r"), "no collapsible sections")
+	assert.Check(t, is.Contains(out, ":kma_1"), "no collapsible sections")
 	assert.Check(t, got.Annotations["org.opencontainers.image.revision"] != "")
 	assert.Check(t, is.Contains(out, "deploying "+image+"@"+descriptor(t, image+":main").Digest.String()))
 	tags := tool(t, "skopeo", "list-tags", "--tls-verify=false", "docker://"+image)
