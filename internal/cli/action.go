@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 
@@ -103,8 +104,30 @@ func translate(command string, base func(string) (string, bool)) (*stepInputs, [
 	if !s.either("push") {
 		s.give("push", "false")
 	}
+	s.checkout()
 	secrets, err := s.secrets()
 	return s, append(masks, secrets...), err
+}
+
+// checkout makes the commit of the run the context where nobody has checked it
+// out and no other is given, as in build-push-action.
+func (s *stepInputs) checkout() {
+	get := func(name string) string {
+		v, _ := s.lookup(name)
+		return v
+	}
+	server, repository, commit := get("GITHUB_SERVER_URL"), get("GITHUB_REPOSITORY"), get("GITHUB_SHA")
+	there, err := os.ReadDir(get("GITHUB_WORKSPACE"))
+	if err != nil || len(there) > 0 || s.either("context") || get(environmentVariable("context")) != "" {
+		return
+	}
+	if server == "" || repository == "" || commit == "" {
+		return
+	}
+	s.give("context", strings.TrimSuffix(server, "/")+"/"+repository+".git#"+commit)
+	if token := s.input("github-token"); token != "" && get("GIT_TOKEN") == "" {
+		s.set["GIT_TOKEN"] = token
+	}
 }
 
 // rowFields are the fields of a row of the matrix, and of its merges, with the

@@ -142,3 +142,34 @@ jobs:
 	assert.Check(t, is.Contains(tool(t, "skopeo", "inspect", "--raw", "--tls-verify=false", "docker://"+image+":1"), `"greeting":"a, b"`))
 	assert.Check(t, !strings.Contains(out, "very-secret-token"), out)
 }
+
+// Two versions of one image in one run: no record and no tag of one gets to the
+// other.
+func TestGitHub_two_versions(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
+	service(t, "KMA_TEST_DOCKER")
+	platforms(t)
+	image := registry + "/versions/app"
+	before, after, ok := strings.Cut(readmeWorkflow(t), "        with: {tags:")
+	assert.Assert(t, ok)
+	_, after, _ = strings.Cut(after, "\n")
+	workflow := before + `        with:
+          platforms: linux/amd64,linux/arm64
+          distribute: never
+          builds: |
+            - {tags: "` + image + `:3.11", build-args: [VERSION=3.11]}
+            - {tags: "` + image + `:3.12", build-args: [VERSION=3.12]}
+` + after
+	out, err := act(t, workflow, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1\nARG VERSION\nLABEL version=$VERSION\n"})
+	assert.NilError(t, err, out)
+	for _, version := range []string{"3.11", "3.12"} {
+		index := rawIndex(t, image+":"+version)
+		assert.Check(t, is.Len(index.Manifests, 2))
+		for _, m := range index.Manifests {
+			config := tool(t, "skopeo", "inspect", "--config", "--tls-verify=false", "docker://"+image+"@"+m.Digest)
+			assert.Check(t, is.Contains(config, "LABEL version="+version))
+		}
+	}
+}

@@ -15,6 +15,8 @@ import (
 
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
+
+	"github.com/org/kaniko-multiarch/test/gitserver"
 )
 
 // githubStep is a container action's step, started as the runner starts it: a
@@ -198,6 +200,33 @@ func TestGitHub_login_in_the_workspace(t *testing.T) {
 	all := everything(t, descriptor(t, outputs["image"]))
 	assert.Check(t, is.Contains(all, "COPY"))
 	assert.Check(t, !strings.Contains(all, "dXNlcjp2ZXJ5LXNlY3JldA"))
+}
+
+// Without actions/checkout the commit of the run is the context, as in
+// build-push-action; the job's token fetches it.
+func TestGitHub_without_checkout(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry := service(t, "KMA_TEST_REGISTRY")
+	repositories, _ := gitserver.Repositories(t)
+	work := filepath.Join(repositories, "work", "main")
+	commit := func(dockerfile string) string {
+		assert.NilError(t, os.WriteFile(filepath.Join(work, "Dockerfile"), []byte(dockerfile), 0o644))
+		gitserver.Run(t, work, "add", ".")
+		gitserver.Run(t, work, "commit", "-qm", "app")
+		return strings.TrimSpace(gitserver.Run(t, work, "rev-parse", "HEAD"))
+	}
+	sha := commit("FROM scratch\nLABEL is=wanted\nCOPY . /\n")
+	commit("FROM scratch\nLABEL is=later\n")
+	gitserver.Run(t, repositories, "clone", "-q", "--bare", "work/main", "app.git")
+	s := newGitHubStep(t, nil)
+	s.env["GITHUB_SERVER_URL"], s.env["GITHUB_REPOSITORY"], s.env["GITHUB_SHA"] = gitserver.Serve(t, repositories, "letmein"), "app", sha
+	r, outputs := s.start(t, "build", map[string]string{"tags": registry + "/github/git:1", "push": "true", "github-token": "letmein", "context": ""})
+	assert.Equal(t, r.code, 0, r.stderr)
+	all := everything(t, descriptor(t, outputs["image"]))
+	assert.Check(t, is.Contains(all, "wanted"))
+	assert.Check(t, !strings.Contains(all, "letmein"))
+	checkFence(t, r.stderr, []string{"::add-mask::letmein"})
 }
 
 // A pull request of a fork has no credentials and pushes nothing: it builds, its
