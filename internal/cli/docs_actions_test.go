@@ -90,3 +90,76 @@ func TestActions_inputs(t *testing.T) {
 		})
 	}
 }
+
+// documented is what a table of the documents lists: a name, its default (where
+// the thing has one) and what it is.
+type documented struct{ name, byDefault, about string }
+
+// The tables of docs/github.md are what the actions and the workflow say, name
+// for name.
+func TestDocs_github_tables(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/github.md")
+	assert.NilError(t, err)
+	for heading, file := range map[string]string{
+		"Build": "../../action.yml", "Matrix": "../../matrix/action.yml", "Merge": "../../merge/action.yml", "Setup": "../../setup/action.yml",
+	} {
+		a := readAction(t, file)
+		var inputs, outputs []documented
+		for name, in := range a.Inputs {
+			inputs = append(inputs, documented{name, in.Default, in.Description})
+		}
+		for name, out := range a.Outputs {
+			outputs = append(outputs, documented{name, "", out.Description})
+		}
+		checkTable(t, string(text), heading, "input", inputs)
+		checkTable(t, string(text), heading, "output", outputs)
+	}
+	data, err := os.ReadFile("../../.github/workflows/multiarch.yml")
+	assert.NilError(t, err)
+	type described struct {
+		Default, Description string
+	}
+	var workflow struct {
+		On struct {
+			Call struct {
+				Inputs, Secrets, Outputs map[string]described
+			} `yaml:"workflow_call"`
+		}
+	}
+	assert.NilError(t, yaml.Unmarshal(data, &workflow))
+	for kind, all := range map[string]map[string]described{
+		"input": workflow.On.Call.Inputs, "secret": workflow.On.Call.Secrets, "output": workflow.On.Call.Outputs,
+	} {
+		var rows []documented
+		for name, d := range all {
+			rows = append(rows, documented{name, d.Default, d.Description})
+		}
+		checkTable(t, string(text), "Reusable workflow", kind, rows)
+	}
+}
+
+func checkTable(t *testing.T, text, heading, kind string, want []documented) {
+	t.Helper()
+	_, section, ok := strings.Cut(text, "\n### "+heading+"\n")
+	assert.Assert(t, ok, heading)
+	section, _, _ = strings.Cut(section, "\n### ")
+	_, table, ok := strings.Cut(section, "| "+kind+" |")
+	assert.Assert(t, ok, "%s has no table of %ss", heading, kind)
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := strings.Split(strings.TrimSpace(table), "\n")[2:]
+	var lines []string
+	for _, d := range want {
+		line := "| `" + d.name + "` | "
+		if kind == "input" {
+			if d.byDefault != "" {
+				line += "`" + d.byDefault + "`"
+			}
+			line += " | "
+		}
+		lines = append(lines, line+strings.ReplaceAll(d.about, "|", `\|`)+" |")
+	}
+	slices.Sort(rows)
+	slices.Sort(lines)
+	assert.Check(t, is.DeepEqual(rows, lines), heading+" "+kind)
+}
