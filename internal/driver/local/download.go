@@ -70,7 +70,7 @@ func (d *downloader) once(ctx context.Context, address string, f *os.File, repor
 	}
 	resp, err := d.client.Do(req)
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("downloading %s: %w: %w", name, registry.ErrUnavailable, withoutURL(err))
+		return "", time.Time{}, fmt.Errorf("downloading %s: %w: %w: check the address, and HTTPS_PROXY where a proxy leads out", name, registry.ErrUnavailable, withoutURL(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {

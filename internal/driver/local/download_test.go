@@ -184,7 +184,7 @@ func TestDownload_unreachable(t *testing.T) {
 	s := httptest.NewServer(nil)
 	s.Close()
 	got := fetch(t, t.Context(), impatient(0), strings.Replace(s.URL, "://", "://me:hunter2@", 1)+"/x?token=hunter3")
-	assert.Check(t, is.ErrorContains(got.err, "connection refused"))
+	assert.Check(t, is.ErrorContains(got.err, "connection refused: check the address"))
 	assert.Check(t, is.ErrorIs(got.err, registry.ErrUnavailable))
 	assert.Check(t, !strings.Contains(got.err.Error(), "hunter"), got.err)
 }

@@ -98,7 +98,7 @@ func TestReadSecrets(t *testing.T) {
 		{"both", []build.Secret{{ID: "v", Env: "TOKEN"}, {ID: "f", File: file}}, Secrets{"f": []byte("a\x00b\n"), "v": []byte("hunter2")}, ""},
 		{"empty_variable", []build.Secret{{ID: "v", Env: "EMPTY"}}, Secrets{"v": []byte{}}, ""},
 		{"twice", []build.Secret{{ID: "v", Env: "TOKEN"}, {ID: "v", File: file}}, nil, `secret "v" is given twice`},
-		{"variable_not_set", []build.Secret{{ID: "v", Env: "NOPE"}}, nil, `secret "v": the variable NOPE is not set`},
+		{"variable_not_set", []build.Secret{{ID: "v", Env: "NOPE"}}, nil, `secret "v": the variable NOPE is not set: set it, or give id=v,src=FILE`},
 		{"missing_file", []build.Secret{{ID: "f", File: filepath.Join(dir, "nope")}}, nil, filepath.Join(dir, "nope")},
 		{"directory", []build.Secret{{ID: "f", File: dir}}, nil, `secret "f": `},
 	} {

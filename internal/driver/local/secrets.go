@@ -22,7 +22,7 @@ func ReadSecrets(list []build.Secret, lookup func(string) (string, bool)) (Secre
 			// An empty value counts: a fork's pipeline gets one.
 			value, ok := lookup(s.Env)
 			if !ok {
-				return nil, badInput("secret %q: the variable %s is not set", s.ID, s.Env)
+				return nil, badInput("secret %q: the variable %s is not set: set it, or give id=%s,src=FILE", s.ID, s.Env, s.ID)
 			}
 			out[s.ID] = []byte(value)
 			continue
