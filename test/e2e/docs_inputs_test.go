@@ -149,11 +149,17 @@ func TestDocs_workflows_lint(t *testing.T) {
 	text, err := os.ReadFile(root + "/docs/github.md")
 	assert.NilError(t, err)
 	blocks := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```").FindAllStringSubmatch(string(text), -1)
-	assert.Assert(t, len(blocks) >= 2)
+	linted := 0
 	for _, m := range blocks {
-		workflow := strings.ReplaceAll(ownActions(m[1]), "org/kaniko-multiarch/.github/workflows/multiarch.yml@v1", "./.github/workflows/multiarch.yml")
+		jobs, isWorkflow := strings.CutPrefix(m[1], "jobs:")
+		if !isWorkflow {
+			continue // steps, whose job is said in words
+		}
+		linted++
+		workflow := strings.ReplaceAll(ownActions("on: push\njobs:"+jobs), "org/kaniko-multiarch/.github/workflows/multiarch.yml@v1", "./.github/workflows/multiarch.yml")
 		assert.Check(t, is.DeepEqual(lint(t, "docs.yml", workflow), []string(nil)))
 	}
+	assert.Check(t, linted > 0)
 }
 
 // The README shows what the documents show, which other tests run.
