@@ -4,7 +4,7 @@ import com.cloudbees.groovy.cps.NonCPS
 Map call(Map config) {
     Map state = [:]
     onAgent(config, null) {
-        state.commit = source(config, null)
+        state.found = source(config, null)
         state.plan = kanikoMatrix(flags(config, 'matrix'))
     }
     if (state.plan.empty) {
@@ -15,8 +15,8 @@ Map call(Map config) {
         Map row = state.plan.rows[i]
         branches[row.key + ' ' + row.name] = {
             onAgent(config, row) {
-                source(config, state.commit)
-                kanikoBuild(flags(config, 'build') + flagsOf(row))
+                source(config, state.found.GIT_COMMIT)
+                withEnv(commit(state.found)) { kanikoBuild(flags(config, 'build') + flagsOf(row)) }
             }
         }
     }
@@ -26,8 +26,8 @@ Map call(Map config) {
         onAgent(config, null) {
             for (int i = 0; i < state.plan.merges.size(); i++) {
                 Map merge = state.plan.merges[i]
-                images << kanikoMerge(flags(config, 'merge') +
-                    [key: merge.key, tags: merge.tags ?: merge.image, platforms: merge.platforms, stashes: stashesOf(state.plan.rows, merge.key)])
+                Map own = [key: merge.key, tags: merge.tags ?: merge.image, platforms: merge.platforms, stashes: stashesOf(state.plan.rows, merge.key)]
+                withEnv(commit(state.found)) { images << kanikoMerge(flags(config, 'merge') + own) }
             }
         }
     }
@@ -46,17 +46,22 @@ private void onAgent(Map config, Map row, Closure steps) {
 }
 
 // source checks the commit out that the first agent had: a branch may move on
-// while others wait. Returns the commit.
-private String source(Map config, String commit) {
+// while others wait. Returns what checkout found.
+private Map source(Map config, String commit) {
     if (config.checkout) {
         config.checkout.call()
-        return null
+        return [:]
     }
     if (!commit) {
-        return checkout(scm).GIT_COMMIT
+        return checkout(scm)
     }
-    checkout([$class: 'GitSCM', branches: [[name: commit]], extensions: scm.extensions, userRemoteConfigs: scm.userRemoteConfigs])
-    return commit
+    return checkout([$class: 'GitSCM', branches: [[name: commit]], extensions: scm.extensions, userRemoteConfigs: scm.userRemoteConfigs])
+}
+
+// commit tells the program what is checked out where there is no git to ask, as
+// in a pod.
+private List commit(Map found) {
+    return found.GIT_COMMIT ? ['GIT_COMMIT=' + found.GIT_COMMIT, 'GIT_URL=' + (found.GIT_URL ?: '')] : []
 }
 
 @NonCPS

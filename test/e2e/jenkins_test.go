@@ -89,6 +89,8 @@ func TestJenkins_multiarch(t *testing.T) {
 	commits := linesOf(log, "checkout")
 	assert.Assert(t, is.Len(commits, 3))
 	assert.Check(t, commits[0] == commits[1] && commits[1] == commits[2], "branches had other commits: %v", commits)
+	env := strings.Join(linesOf(log, "env"), "\n")
+	assert.Check(t, is.Equal(strings.Count(env, "GIT_COMMIT="+commits[0]), 3), env)
 	stashes := linesOf(log, "stash")
 	assert.Assert(t, is.Len(stashes, 2))
 	assert.Check(t, stashes[0] != stashes[1])

@@ -66,7 +66,7 @@ b.checkout = { Map from ->
     if (System.getenv('KMA_TEST_MOVING')) {
         within(here, repository) { run(['git', '-c', 'user.name=a', '-c', 'user.email=a@example.com', 'commit', '-q', '--allow-empty', '-m', 'more']) }
     }
-    return [GIT_COMMIT: commit]
+    return [GIT_COMMIT: commit, GIT_URL: from.userRemoteConfigs[0].url]
 }
 b.pwd = { Map m -> here.last().path + (m.tmp ? '@tmp' : '') }
 b.dir = { String path, Closure body ->
@@ -95,6 +95,10 @@ b.withCredentials = { List list, Closure body ->
         bound[it.passwordVariable] = 'password'
     }
     within(variables, bound, body)
+}
+b.withEnv = { List list, Closure body ->
+    list.each { say "env $it" }
+    within(variables, list.collectEntries { it.split('=', 2) as List }, body)
 }
 b.sh = { Map m ->
     say "sh ${m.script}"
