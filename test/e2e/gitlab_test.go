@@ -21,6 +21,12 @@ import (
 // its own by a shell that has the program.
 func gitlabCI(t *testing.T, dir string, flags []string, variables ...string) (string, error) {
 	t.Helper()
+	out, err := gitlabCommand(t, dir, flags, variables...).CombinedOutput()
+	return string(out), err
+}
+
+func gitlabCommand(t *testing.T, dir string, flags []string, variables ...string) *exec.Cmd {
+	t.Helper()
 	found := exec.CommandContext(t.Context(), "../gitlab/program.sh")
 	found.Stderr = os.Stderr
 	program, err := found.Output()
@@ -38,8 +44,7 @@ func gitlabCI(t *testing.T, dir string, flags []string, variables ...string) (st
 	cmd := exec.CommandContext(t.Context(), strings.TrimSpace(string(program)), args...)
 	cmd.Env = []string{"PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return cmd
 }
 
 // yamlBlock is the example in a document that has text.
@@ -93,6 +98,59 @@ func TestGitLab_include(t *testing.T) {
 	assert.Check(t, is.Equal(strings.Count(tags, "main"), 1))
 	assert.Check(t, !strings.Contains(tags, "arm64"), "a platform got a tag: %s", tags)
 }
+
+// The jobs of the template in the image that they name, as a runner starts them:
+// a shell in a default container, the project in /builds.
+func TestGitLab_in_containers(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
+	docker := service(t, "KMA_TEST_DOCKER")
+	platforms(t)
+	withShell, err := debugImage()
+	assert.NilError(t, err)
+	image := registry + "/gitlab/containers"
+	pipeline := "include:\n  - remote: https://example.com/gitlab/multiarch.yml\n    inputs: {tags: \"" + image + ":1\"}\n"
+	dir := contextDir(t, map[string]string{".gitlab-ci.yml": templates(t, pipeline), "Dockerfile": "FROM " + bases + archDockerfile})
+	preview, err := gitlabCommand(t, dir, []string{"--preview"}).Output()
+	assert.NilError(t, err)
+	type job struct {
+		Image     struct{ Entrypoint []string }
+		Variables map[string]string
+		Script    []string
+	}
+	_, text, found := strings.Cut(string(preview), "---\n")
+	assert.Assert(t, found, "%s", preview)
+	var jobs map[string]yaml.Node
+	assert.NilError(t, yaml.Unmarshal([]byte(text), &jobs))
+	start := func(name, platform string) string {
+		var j job
+		node := jobs[name]
+		assert.NilError(t, node.Decode(&j))
+		assert.Check(t, is.DeepEqual(j.Image.Entrypoint, []string{""}), name)
+		args := []string{"run", "--rm", "--network=host", "--entrypoint=", "-v", dir + ":/builds/acme/app", "-w", "/builds/acme/app",
+			"-e", "CI=true", "-e", "GITLAB_CI=true", "-e", "CI_PIPELINE_ID=7", "-e", "CI_COMMIT_SHA=" + strings.Repeat("a", 40), "-e", "PLATFORM=" + platform}
+		for k, v := range j.Variables {
+			args = append(args, "-e", k+"="+v)
+		}
+		r := finished(t, exec.CommandContext(t.Context(), docker, append(args, withShell, "sh", "-euc", strings.Join(j.Script, "\n"))...))
+		assert.Equal(t, r.code, 0, r.stderr)
+		return r.stderr
+	}
+	log := start("build-image", "linux/amd64")
+	assert.Check(t, mark(log) > 0 && mark(log)%2 == 0, log)
+	start("build-image-arm64", "linux/arm64")
+	start("merge-image", "")
+	got := rawIndex(t, image+":1")
+	assert.Check(t, is.Len(got.Manifests, 2))
+	assert.Check(t, is.Equal(got.Annotations["org.opencontainers.image.revision"], strings.Repeat("a", 40)))
+	env, err := os.ReadFile(filepath.Join(dir, "merge.env"))
+	assert.NilError(t, err)
+	assert.Check(t, is.Contains(string(env), "IMAGE_REF="+image+"@"+descriptor(t, image+":1").Digest.String()))
+}
+
+// mark counts the marks of GitLab's sections.
+func mark(log string) int { return strings.Count(log, "\x1b[0Ksection_") }
 
 // What the inputs say reaches the program; without push nothing is published.
 func TestGitLab_inputs(t *testing.T) {
