@@ -68,6 +68,9 @@ func (c *Console) Group(title string) { c.command("group", "", title) }
 // EndGroup is there for Group.
 func (c *Console) EndGroup() { c.command("endgroup", "", "") }
 
+// Say shows a text on the page of the run. The level is notice, warning or error.
+func (c *Console) Say(level, text string) { c.command(level, "", text) }
+
 // Annotate shows a text at a line of a file. The level is notice, warning or
 // error; the title may be empty.
 func (c *Console) Annotate(level, file string, line int, title, text string) {

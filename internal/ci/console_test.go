@@ -26,6 +26,7 @@ func TestConsole(t *testing.T) {
 	_, err := c.Write([]byte("::set-output name=a::b\nno end"))
 	assert.NilError(t, err)
 	c.Annotate("error", "a,b:c", 3, "Rule: x", "two\nlines")
+	c.Say("warning", "100%")
 	_, err = c.Write([]byte("more"))
 	assert.NilError(t, err)
 	c.Close()
@@ -37,6 +38,9 @@ func TestConsole(t *testing.T) {
 no end
 ::TOKEN::
 ::error file=a%2Cb%3Ac,line=3,title=Rule%3A x::two%0Alines
+::stop-commands::TOKEN
+::TOKEN::
+::warning::100%25
 ::stop-commands::TOKEN
 more
 ::TOKEN::

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -22,6 +23,16 @@ func annotate(w *World, level, file string, line int, title, text string) {
 		console = ci.NewConsole(w.Stderr)
 	}
 	console.Annotate(level, inWorkspace(w, file), line, title, text)
+}
+
+// say prints a line for people: a notice, a warning or an error. GitHub shows it
+// on the page of the run, too.
+func say(w *World, level, text string) {
+	if w.console != nil {
+		w.console.Say(level, text)
+		return
+	}
+	fmt.Fprintf(w.Stderr, "%s: %s\n", level, text)
 }
 
 // inWorkspace is a file's path below the checkout, which is what GitHub knows.
@@ -51,6 +62,15 @@ func annotateWarnings(w *World, list []progress.Warning) {
 		}
 		annotate(w, "warning", warning.File, warning.Line, rule, text)
 	}
+}
+
+// hasPlace reports whether annotateError has a line for an error.
+func hasPlace(err error) bool {
+	var (
+		at   *frontend.Error
+		step *engine.StepError
+	)
+	return errors.As(err, &at) && at.Line > 0 || errors.As(err, &step) && step.Location.Start > 0
 }
 
 // annotateError shows an error that has a place in the Dockerfile, without

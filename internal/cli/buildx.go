@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/csv"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -33,7 +32,7 @@ func (f buildxFlags) options(w *World, o *build.Options) error {
 		{"builder", f.Builder, "the builder is this program"},
 	} {
 		if ignored.value != "" {
-			fmt.Fprintf(w.Stderr, "notice: --%s changes nothing: %s\n", ignored.flag, ignored.reason)
+			say(w, "notice", "--"+ignored.flag+" changes nothing: "+ignored.reason)
 		}
 	}
 	for _, list := range []struct {

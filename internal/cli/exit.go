@@ -73,7 +73,12 @@ func report(w World, err error) int {
 	if hint != "" {
 		text += ": " + hint
 	}
-	fmt.Fprintf(w.Stderr, "error: %s\n", text)
+	if hasPlace(err) {
+		// GitHub has it at its line already.
+		fmt.Fprintf(w.Stderr, "error: %s\n", text)
+		return code
+	}
+	say(&w, "error", text)
 	return code
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -88,13 +87,13 @@ func (c *matrixCommand) Run(ctx context.Context, w *World) error {
 		return &usage{err}
 	}
 	for _, n := range plan.Notices {
-		fmt.Fprintln(w.Stderr, "notice:", n)
+		say(w, "notice", n)
 	}
 	if plan.Empty && c.FailOnEmpty {
 		return usagef("there is nothing to build, and --fail-on-empty is given: check --platform, --builds and --exclude")
 	}
 	if plan.Empty {
-		fmt.Fprintln(w.Stderr, "notice: there is nothing to build")
+		say(w, "notice", "there is nothing to build")
 	}
 	err = c.write(w, format, plan)
 	var inexpressible *matrix.FormatError

@@ -72,10 +72,10 @@ func (c *mergeCommand) Run(ctx context.Context, w *World) (err error) {
 		return err
 	}
 	for _, n := range result.Notices {
-		fmt.Fprintln(w.Stderr, "notice:", n)
+		say(w, "notice", n)
 	}
 	for _, n := range result.Warnings {
-		fmt.Fprintln(w.Stderr, "warning:", n)
+		say(w, "warning", n)
 	}
 	return c.write(w, result)
 }
@@ -198,7 +198,7 @@ func indexOutput(w *World, index []byte) string {
 		return string(index)
 	}
 	if w.Getenv("GITHUB_OUTPUT") != "" {
-		fmt.Fprintf(w.Stderr, "notice: the output index stays empty: %d bytes are too many for GitHub; --report has it\n", len(index))
+		say(w, "notice", fmt.Sprintf("the output index stays empty: %d bytes are too many for GitHub; --report has it", len(index)))
 	}
 	return ""
 }

@@ -117,7 +117,7 @@ func TestGitHub_action(t *testing.T) {
 	registry, bases, list := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES"), platforms(t)
 	s := newGitHubStep(t, map[string]string{"app/Containerfile": "FROM " + bases + `/busybox:1
 ARG GREETING
-RUN --mount=type=secret,id=TOKEN echo "::set-output name=x::y"; echo "::add-mask::b"; cat /run/secrets/TOKEN; echo "::error::no" >&2; echo "$GREETING" > /greeting
+RUN --mount=type=secret,id=TOKEN echo "::set-output name=x::y"; echo "::add-mask::b"; echo "##[add-mask]b"; cat /run/secrets/TOKEN; echo "::error::no" >&2; echo "$GREETING" > /greeting
 RUN printf 'no newline'
 COPY app /app
 `})
@@ -264,7 +264,7 @@ func TestGitHub_bad_input(t *testing.T) {
 		{"gha_cache", "build", "", map[string]string{"cache-from": "type=gha"}, 2, "type=registry,ref="},
 		{"provenance", "build", "", map[string]string{"provenance": "mode=max"}, 2, "actions/attest-build-provenance"},
 		{"row", "build", "", map[string]string{"row": "{"}, 2, "toJSON(matrix)"},
-		{"both_spellings", "build", "", map[string]string{"tags": "a:1", "destination": "a:2"}, 2, "both set"},
+		{"both_spellings", "build", "", map[string]string{"tags": "a:1", "destination": "a:2"}, 2, "::error::--destination: INPUT_DESTINATION and INPUT_TAGS are both set"},
 		{"auth", "build", "", map[string]string{"registry-auth": "- registry: x\n  password: very-secret\n"}, 2, "no username"},
 		{"handover", "build", "", map[string]string{"handover": "pigeon"}, 2, "files or artifact"},
 		{"no_artifacts", "merge", "", map[string]string{"handover": "artifact", "tags": "a:1"}, 6, "handover: files"},
