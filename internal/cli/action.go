@@ -39,15 +39,13 @@ func runAction(ctx context.Context, args []string, w World) int {
 		return report(w, err)
 	}
 	w.LookupEnv = env.lookup
-	w.handover = env.handover
 	return run(ctx, []string{command}, w)
 }
 
 // stepInputs are the environment of a command in a step.
 type stepInputs struct {
-	set      map[string]string
-	base     func(string) (string, bool)
-	handover string
+	set  map[string]string
+	base func(string) (string, bool)
 }
 
 func (s *stepInputs) lookup(name string) (string, bool) {
@@ -89,13 +87,6 @@ func translate(command string, base func(string) (string, bool)) (*stepInputs, [
 	}
 	if err := s.row(command); err != nil {
 		return s, masks, err
-	}
-	switch s.handover = s.input("handover"); s.handover {
-	case "", "files":
-		s.handover = ""
-	case "artifact":
-	default:
-		return s, masks, usagef("input handover: %q is unknown: use files or artifact", s.handover)
 	}
 	if command != "build" {
 		return s, masks, nil

@@ -85,7 +85,6 @@ func TestTranslate_refuses(t *testing.T) {
 		{"secret_quote", "build", variables{"INPUT_SECRETS": `"A=hunter2`}, "not closed"},
 		{"auth", "merge", variables{"INPUT_REGISTRY-AUTH": "hunter2"}, "YAML list"},
 		{"auth_user", "merge", variables{"INPUT_REGISTRY-AUTH": "- {password: hunter2}"}, "entry 1 (docker.io)"},
-		{"handover", "merge", variables{"INPUT_HANDOVER": "registry"}, "files or artifact"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

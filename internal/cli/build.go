@@ -52,6 +52,7 @@ type buildCommand struct {
 	SkipPushCheck      bool `name:"skip-push-permission-check" help:"Do not ask before the build whether pushing is allowed."`
 	RequireNativeNodes bool `help:"Fail when a platform would need an emulator."`
 
+	Handover          string `enum:"files,artifact,registry," default:"files" help:"How records reach the job that merges: files (--digests-to), artifact (of the run in GitHub Actions) or registry (beside the image)."`
 	DigestsTo         string `help:"Directory for digest records, one a platform."`
 	Key               string `help:"Names what is built in the records; the matrix gives it."`
 	NameDigestFile    string `name:"image-name-with-digest-file" help:"File for REPO@DIGEST, a line for each name."`
@@ -149,7 +150,10 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 		return &redactedError{err: err, text: progress.Redact(err.Error(), secrets.Values())}
 	}
 	annotateWarnings(w, result.Warnings)
-	if err := tellGitHub(ctx, w, result); err != nil {
+	if err := c.handOver(ctx, w, client, result); err != nil {
+		return err
+	}
+	if err := tellGitHub(w, result); err != nil {
 		return err
 	}
 	if toStdout(o) {

@@ -31,10 +31,8 @@ type World struct {
 	Stdout, Stderr io.Writer
 	LookupEnv      func(string) (string, bool)
 
-	// console is set in a step of GitHub Actions. handover is how records go from
-	// job to job there; empty means in files.
-	console  *ci.Console
-	handover string
+	// console is set in a step of GitHub Actions.
+	console *ci.Console
 }
 
 // Getenv is a variable's value, empty when it is not set.

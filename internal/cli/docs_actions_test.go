@@ -38,7 +38,7 @@ func readAction(t *testing.T, name string) action {
 func TestActions_inputs(t *testing.T) {
 	t.Parallel()
 	// Those that no flag reads.
-	special := []string{"row", "handover", "registry-auth", "github-token"}
+	special := []string{"row", "registry-auth", "github-token"}
 	// Flags of every command about registries that hosted runners need not have:
 	// each is a variable, too.
 	rare := []string{
@@ -56,7 +56,7 @@ func TestActions_inputs(t *testing.T) {
 			"push-ignore-immutable-tag-errors", "skip-push-permission-check", "image-name-with-digest-file", "image-name-tag-with-digest-file",
 			"digest-file", "metadata-file", "state-dir", "isolation", "force", "parallel", "check",
 		}},
-		{"../../matrix/action.yml", "matrix", special[2:], []string{"format", "job-image", "verbose", "build-context"}},
+		{"../../matrix/action.yml", "matrix", special[1:], []string{"format", "job-image", "verbose", "build-context"}},
 		{"../../merge/action.yml", "merge", special, []string{"dotenv", "push-ignore-immutable-tag-errors", "verbose"}},
 	} {
 		t.Run(tc.command, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"strings"
 
 	"github.com/org/kaniko-multiarch/internal/ci"
@@ -26,12 +25,7 @@ func summarize(w *World, r *local.Result, err error, spans []progress.Span, secr
 
 // tellGitHub hands a build's result to the jobs and people that wait for it.
 // Elsewhere it does nothing.
-func tellGitHub(ctx context.Context, w *World, r *local.Result) error {
-	if w.handover == "artifact" {
-		if err := uploadRecords(ctx, w, r.Records); err != nil {
-			return err
-		}
-	}
+func tellGitHub(w *World, r *local.Result) error {
 	metadata, err := r.Metadata()
 	if err != nil {
 		return err

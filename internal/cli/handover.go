@@ -30,6 +30,14 @@ func openArtifacts(w *World) (*ci.Artifacts, error) {
 	return store, err
 }
 
+// tempDir makes a directory for files that do not stay. Our image has no /tmp.
+func tempDir(pattern string) (string, error) {
+	if err := os.MkdirAll(os.TempDir(), 0o777|os.ModeSticky); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp("", pattern)
+}
+
 // uploadRecords hands the records of a build to the job that merges, one
 // artifact each. A job that is run again has a new name: artifacts stay.
 func uploadRecords(ctx context.Context, w *World, records []record.Record) error {
@@ -38,7 +46,7 @@ func uploadRecords(ctx context.Context, w *World, records []record.Record) error
 		return err
 	}
 	for _, r := range records {
-		dir, err := os.MkdirTemp("", "kma-record-")
+		dir, err := tempDir("kma-record-")
 		if err != nil {
 			return err
 		}
@@ -102,7 +110,7 @@ func downloadRecords(ctx context.Context, w *World, key string) (dir string, err
 	if len(found) == 0 {
 		return "", usagef("handover: the run has no artifact %s*: build with handover: artifact, and let this job need the jobs that build", prefix)
 	}
-	dir, err = os.MkdirTemp("", "kma-records-")
+	dir, err = tempDir("kma-records-")
 	if err != nil {
 		return "", err
 	}

@@ -19,6 +19,7 @@ import (
 // mergeCommand's booleans that are true by default are pointers: whoever makes
 // one without the command line gets the default, too.
 type mergeCommand struct {
+	Handover         string   `enum:"files,artifact,registry," default:"files" help:"Where the records are: files (--digests-from), artifact (of the run in GitHub Actions) or registry (beside the images)."`
 	DigestsFrom      []string `sep:"none" help:"Directories with digest records."`
 	From             []string `sep:"none" help:"REF of an image or index to merge, or PLATFORM=REF for the image of one platform."`
 	Append           bool     `help:"Add to the index that the first destination names now; same platforms are replaced."`
@@ -47,23 +48,23 @@ type mergeCommand struct {
 
 // Run merges. It prints the report as JSON: the index of a dry run is in it.
 func (c *mergeCommand) Run(ctx context.Context, w *World) (err error) {
-	if w.handover == "artifact" {
-		dir, failed := downloadRecords(ctx, w, c.Key)
-		if failed != nil {
-			return failed
-		}
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		c.DigestsFrom = append(c.DigestsFrom, dir)
-	}
-	opts, err := c.options(ctx, w)
-	if err != nil {
-		return err
-	}
 	registries, err := c.registries(w)
 	if err != nil {
 		return err
 	}
 	client, err := newClient(w, registries, c.Verbose)
+	if err != nil {
+		return err
+	}
+	fetched, err := c.takeOver(ctx, w, client)
+	if err != nil {
+		return err
+	}
+	if fetched != "" {
+		defer func() { err = errors.Join(err, os.RemoveAll(fetched)) }()
+		c.DigestsFrom = append(c.DigestsFrom, fetched)
+	}
+	opts, err := c.options(ctx, w)
 	if err != nil {
 		return err
 	}

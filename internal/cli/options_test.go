@@ -44,7 +44,7 @@ func buildFlags() map[string]string {
 func besides() []string {
 	return []string{
 		"help", "check", "call", "isolation", "force", "progress", "verbose",
-		"pull", "builder", "provenance", "sbom", "attest", "cgroup-parent",
+		"handover", "pull", "builder", "provenance", "sbom", "attest", "cgroup-parent",
 	}
 }
 

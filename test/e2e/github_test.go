@@ -229,6 +229,42 @@ func TestGitHub_without_checkout(t *testing.T) {
 	checkFence(t, r.stderr, []string{"::add-mask::letmein"})
 }
 
+// Records in the registry need no store and no shared directory; they belong to
+// one run and one key.
+func TestGitHub_handover_in_the_registry(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry, bases, list := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES"), platforms(t)
+	image := registry + "/github/handover"
+	var s *githubStep
+	for _, platform := range strings.Split(list, ",") {
+		before := s
+		s = newGitHubStep(t, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1\nRUN true\n"})
+		if before != nil {
+			s.run = before.run
+		}
+		r, _ := s.start(t, "build", map[string]string{"image": image, "platforms": platform, "key": "app-000000", "push": "true", "handover": "registry"})
+		assert.Equal(t, r.code, 0, r.stderr)
+	}
+	merge := map[string]string{"tags": image + ":1", "platforms": list, "key": "app-000000", "handover": "registry"}
+	r, outputs := s.start(t, "merge", merge)
+	assert.Equal(t, r.code, 0, r.stderr)
+	assert.Check(t, is.Equal(outputs["platforms"], list))
+	assert.Check(t, is.Len(rawIndex(t, image+":1").Manifests, 2))
+
+	merge["platforms"] = list + ",linux/s390x"
+	r, _ = s.start(t, "merge", merge)
+	assert.Check(t, is.Equal(r.code, 7), r.stderr)
+	assert.Check(t, is.Contains(r.stderr, "linux/s390x"))
+	merge["platforms"], s.run = list, "another"
+	r, _ = s.start(t, "merge", merge)
+	assert.Check(t, is.Equal(r.code, 7), r.stderr)
+	s.run = ""
+	merge["platforms"] = ""
+	r, _ = s.start(t, "merge", merge)
+	assert.Check(t, is.Equal(r.code, 2), r.stderr)
+}
+
 // A pull request of a fork has no credentials and pushes nothing: it builds, its
 // records say so, and merge verifies and moves nothing.
 func TestGitHub_fork(t *testing.T) {
@@ -266,7 +302,7 @@ func TestGitHub_bad_input(t *testing.T) {
 		{"row", "build", "", map[string]string{"row": "{"}, 2, "toJSON(matrix)"},
 		{"both_spellings", "build", "", map[string]string{"tags": "a:1", "destination": "a:2"}, 2, "::error::--destination: INPUT_DESTINATION and INPUT_TAGS are both set"},
 		{"auth", "build", "", map[string]string{"registry-auth": "- registry: x\n  password: very-secret\n"}, 2, "no username"},
-		{"handover", "build", "", map[string]string{"handover": "pigeon"}, 2, "files or artifact"},
+		{"handover", "build", "", map[string]string{"handover": "pigeon"}, 2, "--handover must be one of"},
 		{"no_artifacts", "merge", "", map[string]string{"handover": "artifact", "tags": "a:1"}, 6, "handover: files"},
 		{"dockerfile", "build", "FROM scratch\nRUN --no-such-flag true\n", nil, 3, "::error file=Dockerfile,line=2"},
 		{"step", "build", "FROM " + bases + "/busybox:1\nRUN exit 9\n", nil, 1, "::error file=Dockerfile,line=2"},

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/org/kaniko-multiarch/internal/ci"
+	"github.com/org/kaniko-multiarch/internal/driver/local"
+	"github.com/org/kaniko-multiarch/internal/platform"
+	"github.com/org/kaniko-multiarch/internal/record"
+	"github.com/org/kaniko-multiarch/internal/registry"
+)
+
+// recordType is what a record is in a registry.
+const recordType = "application/vnd.kaniko-multiarch.record.v1+json"
+
+// handOver gives the records of a build to the job that merges.
+func (c *buildCommand) handOver(ctx context.Context, w *World, client *registry.Client, r *local.Result) error {
+	switch {
+	case c.Handover == "artifact":
+		return uploadRecords(ctx, w, r.Records)
+	case c.Handover == "registry" && !r.Pushed:
+		say(w, "notice", "handover: nothing was pushed, so the registry has no record either")
+	case c.Handover == "registry":
+		for _, rec := range r.Records {
+			if err := pushRecord(ctx, client, rec); err != nil {
+				return fmt.Errorf("handover: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// takeOver fetches the records into a directory, which the caller removes. It is
+// empty where they are in files already.
+func (c *mergeCommand) takeOver(ctx context.Context, w *World, client *registry.Client) (string, error) {
+	switch c.Handover {
+	case "artifact":
+		return downloadRecords(ctx, w, c.Key)
+	case "registry":
+		return c.pullRecords(ctx, w, client)
+	}
+	return "", nil
+}
+
+// recordTag is where the record of a build is. It names the run, so that runs at
+// the same time do not meet; a job that is run again replaces its record.
+func recordTag(run, key, slug string) string {
+	sum := sha256.Sum256([]byte(run + "\x00" + key + "\x00" + slug))
+	return fmt.Sprintf("kma-record-%x", sum[:16])
+}
+
+func pushRecord(ctx context.Context, client *registry.Client, r record.Record) error {
+	repo, err := registry.ParseRef(r.Image)
+	if err != nil {
+		return err
+	}
+	dir, err := tempDir("kma-record-")
+	if err != nil {
+		return err
+	}
+	files, err := recordFiles(dir, r)
+	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+		return err
+	}
+	data := files[r.Stem()+".json"]
+	config := ocispecs.DescriptorEmptyJSON
+	layer := ocispecs.Descriptor{MediaType: recordType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	manifest, err := json.Marshal(ocispecs.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest,
+		ArtifactType: recordType, Config: ocispecs.Descriptor{MediaType: config.MediaType, Digest: config.Digest, Size: config.Size},
+		Layers: []ocispecs.Descriptor{layer},
+	})
+	if err != nil {
+		return err
+	}
+	if err := client.PushBlob(ctx, repo, config, bytes.NewReader(config.Data), nil); err != nil {
+		return err
+	}
+	if err := client.PushBlob(ctx, repo, layer, bytes.NewReader(data), nil); err != nil {
+		return err
+	}
+	_, err = client.PushManifest(ctx, repo.WithTag(recordTag(r.Run, r.Key, r.Slug())), ocispecs.MediaTypeImageManifest, manifest)
+	return err
+}
+
+// pullRecords needs to know which there are: a registry cannot be asked for the
+// records of a run.
+func (c *mergeCommand) pullRecords(ctx context.Context, w *World, client *registry.Client) (dir string, err error) {
+	list, err := platform.ParseList(splitList(c.Platform))
+	if err != nil {
+		return "", usagef("--platform: %w", err)
+	}
+	names := splitList(c.Destination)
+	if len(list) == 0 || len(names) == 0 {
+		return "", usagef("--handover=registry: give --platform and --destination: the records are looked for by them")
+	}
+	repo, err := registry.ParseRef(names[0])
+	if err != nil {
+		return "", usagef("--destination: %w", err)
+	}
+	repo = repo.WithTag("")
+	dir, err = tempDir("kma-records-")
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	run := ci.Detect(ctx, w.Getenv, ".").ID
+	for _, p := range list {
+		slug := record.Record{Platform: platform.Format(p)}.Slug()
+		data, err := pullRecord(ctx, client, repo, recordTag(run, c.Key, slug))
+		if errors.Is(err, registry.ErrNotFound) {
+			continue // merge says what is missing
+		}
+		if err != nil {
+			return "", fmt.Errorf("handover: the record of %s: %w", platform.Format(p), err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, slug+".json"), data, 0o644); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+// maxRecord is in bytes.
+const maxRecord = 1 << 20
+
+func pullRecord(ctx context.Context, client *registry.Client, repo registry.Ref, tag string) ([]byte, error) {
+	_, data, err := client.Manifest(ctx, repo.WithTag(tag))
+	if err != nil {
+		return nil, err
+	}
+	var manifest ocispecs.Manifest
+	if err := json.Unmarshal(data, &manifest); err != nil || manifest.ArtifactType != recordType || len(manifest.Layers) != 1 || manifest.Layers[0].Size > maxRecord {
+		return nil, fmt.Errorf("%s:%s is no record", repo.Name(), tag)
+	}
+	blob, err := client.Blob(ctx, repo, manifest.Layers[0])
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(blob)
+	return text, errors.Join(err, blob.Close())
+}
