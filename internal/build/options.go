@@ -75,6 +75,8 @@ type Options struct {
 	CacheRepo   string
 	CacheTTL    time.Duration
 	NoPushCache bool
+	// CacheFrom and CacheTo are further caches to read and to write.
+	CacheFrom, CacheTo []CacheLocation
 	// Compression is gzip or zstd, empty for gzip; level 0 is its default.
 	Compression      string
 	CompressionLevel int
@@ -163,6 +165,10 @@ type Output struct {
 	// there are several.
 	Split *bool
 }
+
+// CacheLocation is a cache of layers: the repository Ref, whose tag begins those of
+// the entries, or the directory Dir.
+type CacheLocation struct{ Ref, Dir string }
 
 // Secret is where the value of a secret comes from: a file or a variable.
 type Secret struct{ ID, File, Env string }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,8 +45,11 @@ func same(h http.Handler) http.Handler { return h }
 func newDirectory(t *testing.T) *Directory {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cache")
-	assert.NilError(t, Make(dir))
-	return &Directory{Dir: dir, Ref: "somewhere", Now: clock}
+	d, err := MakeDirectory(dir)
+	assert.NilError(t, err)
+	t.Cleanup(func() { _ = d.Close() })
+	d.Ref, d.Now = "somewhere", clock
+	return d
 }
 
 var layer = []byte("the bytes of a layer")
@@ -95,14 +100,41 @@ func TestCache(t *testing.T) {
 	}
 }
 
-func TestRegistry_read_only(t *testing.T) {
+// A layer that the image's repository has is not sent again.
+func TestRegistry_mounts(t *testing.T) {
 	t.Parallel()
-	c := newRegistry(t, same)
-	c.ReadOnly = true
-	key := digest.FromString("key")
-	assert.NilError(t, c.Put(t.Context(), []digest.Digest{key}, entry(), bytes.NewReader(layer)))
-	_, err := c.Get(t.Context(), key)
-	assert.Check(t, err == ErrMiss, "it was written: %v", err)
+	for name, tt := range map[string]struct {
+		answer int
+		sent   int
+	}{
+		"mounted":  {http.StatusCreated, 0},
+		"declined": {http.StatusAccepted, 1},
+		"refused":  {http.StatusForbidden, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mounts, uploads atomic.Int32
+			c := newRegistry(t, func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if q := r.URL.Query(); q.Get("mount") != "" {
+						assert.Check(t, is.Equal(q.Get("from"), "app/image"))
+						mounts.Add(1)
+						w.Header().Set("Location", "/v2/app/cache/blobs/uploads/x")
+						w.WriteHeader(tt.answer)
+						return
+					}
+					if r.URL.Query().Get("digest") == entry().Layer.Digest.String() {
+						uploads.Add(1)
+					}
+					h.ServeHTTP(w, r)
+				})
+			})
+			c.Besides = registry.Ref{Registry: c.Repo.Registry, Repository: "app/image"}
+			assert.NilError(t, c.Put(t.Context(), []digest.Digest{digest.FromString("key")}, entry(), bytes.NewReader(layer)))
+			assert.Check(t, is.Equal(mounts.Load(), int32(1)))
+			assert.Check(t, is.Equal(uploads.Load(), int32(tt.sent)))
+		})
+	}
 }
 
 // One request is all that an entry costs.
@@ -219,12 +251,12 @@ func TestRegistry_faults(t *testing.T) {
 func TestDirectory_incomplete(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(d *Directory, key digest.Digest) error{
-		"no_layer":        func(d *Directory, _ digest.Digest) error { return os.Remove(d.blob(digest.FromBytes(layer))) },
-		"truncated_layer": func(d *Directory, _ digest.Digest) error { return os.Truncate(d.blob(digest.FromBytes(layer)), 3) },
-		"truncated_entry": func(d *Directory, key digest.Digest) error { return os.Truncate(d.key(key), 3) },
-		"huge_entry":      func(d *Directory, key digest.Digest) error { return os.Truncate(d.key(key), maxEntry+1) },
+		"no_layer":        func(d *Directory, _ digest.Digest) error { return d.root.Remove(blobFile(digest.FromBytes(layer))) },
+		"truncated_layer": func(d *Directory, _ digest.Digest) error { return truncate(d, blobFile(digest.FromBytes(layer)), 3) },
+		"truncated_entry": func(d *Directory, key digest.Digest) error { return truncate(d, keyFile(key), 3) },
+		"huge_entry":      func(d *Directory, key digest.Digest) error { return truncate(d, keyFile(key), maxEntry+1) },
 		"directory": func(d *Directory, key digest.Digest) error {
-			return errors.Join(os.Remove(d.key(key)), os.Mkdir(d.key(key), 0o755))
+			return errors.Join(d.root.Remove(keyFile(key)), d.root.Mkdir(keyFile(key), 0o755))
 		},
 	} {
 		d, key := newDirectory(t), digest.FromString("key")
@@ -244,13 +276,21 @@ func TestDirectory_many_writers(t *testing.T) {
 		group.Go(func() { assert.Check(t, d.Put(t.Context(), []digest.Digest{key}, entry(), bytes.NewReader(layer))) })
 	}
 	group.Wait()
-	assert.NilError(t, os.Truncate(d.blob(digest.FromBytes(layer)), 3))
+	assert.NilError(t, truncate(d, blobFile(digest.FromBytes(layer)), 3))
 	assert.NilError(t, d.Put(t.Context(), []digest.Digest{key}, entry(), bytes.NewReader(layer)))
 	_, err := d.Get(t.Context(), key)
 	assert.NilError(t, err)
-	parts, err := filepath.Glob(filepath.Join(d.Dir, "*", "*", ".part-*"))
+	parts, err := fs.Glob(d.root.FS(), "*/*/.part-*")
 	assert.NilError(t, err)
 	assert.Check(t, is.Len(parts, 0))
+}
+
+func truncate(d *Directory, name string, size int64) error {
+	f, err := d.root.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
 }
 
 type fake struct {

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
-	"path/filepath"
+	"path"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,21 +23,46 @@ import (
 //
 //	keys/HEX   the manifest of the entry for a key
 type Directory struct {
-	Dir string
 	// Ref is where the layers of this directory can be read.
 	Ref string
 	// TTL is how long after its creation an entry counts; 0 means for ever.
 	TTL time.Duration
 	Now func() time.Time
+
+	root *os.Root
 }
 
 var _ Cache = (*Directory)(nil)
 
-// Make makes an empty cache in dir unless there is one.
-func Make(dir string) error {
+// OpenDirectory opens the cache in dir. It stays open when dir is moved.
+func OpenDirectory(dir string) (*Directory, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening a cache directory: %w", err)
+	}
+	return &Directory{root: root, Now: time.Now}, nil
+}
+
+// MakeDirectory is OpenDirectory for a directory that need not be there yet.
+func MakeDirectory(dir string) (*Directory, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("making a cache directory: %w", err)
+	}
+	d, err := OpenDirectory(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.fill(); err != nil {
+		return nil, errors.Join(fmt.Errorf("making a cache directory: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// fill makes what a layout must have.
+func (d *Directory) fill() error {
 	for _, name := range []string{"blobs/sha256", "keys"} {
-		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
-			return fmt.Errorf("making a cache directory: %w", err)
+		if err := d.root.MkdirAll(name, 0o755); err != nil {
+			return err
 		}
 	}
 	layout, err := json.Marshal(ocispecs.ImageLayout{Version: ocispecs.ImageLayoutVersion})
@@ -49,22 +76,24 @@ func Make(dir string) error {
 		return err
 	}
 	for name, data := range map[string][]byte{ocispecs.ImageLayoutFile: layout, ocispecs.ImageIndexFile: index} {
-		file := filepath.Join(dir, name)
-		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := d.root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err := writeFile(file, reader(data), int64(len(data))); err != nil {
-			return fmt.Errorf("making a cache directory: %w", err)
+		if err := d.writeFile(name, reader(data), int64(len(data))); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// Close makes the cache unusable.
+func (d *Directory) Close() error { return d.root.Close() }
+
 // Get implements Cache. A layer that is not there, or not all of it, makes the
 // entry a miss.
 func (d *Directory) Get(_ context.Context, key digest.Digest) (*Entry, error) {
-	name := d.key(key)
-	info, err := os.Stat(name)
+	name := keyFile(key)
+	info, err := d.root.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrMiss
 	}
@@ -74,7 +103,7 @@ func (d *Directory) Get(_ context.Context, key digest.Digest) (*Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the entry %s cannot be used: %w", ErrMiss, name, err)
 	}
-	data, err := os.ReadFile(name)
+	data, err := d.root.ReadFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMiss, err)
 	}
@@ -82,8 +111,8 @@ func (d *Directory) Get(_ context.Context, key digest.Digest) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	blob := d.blob(e.Layer.Digest)
-	if info, err := os.Stat(blob); err != nil || info.Size() != e.Layer.Size {
+	blob := blobFile(e.Layer.Digest)
+	if info, err := d.root.Stat(blob); err != nil || info.Size() != e.Layer.Size {
 		return nil, fmt.Errorf("%w: the entry %s cannot be used: its layer %s is not complete", ErrMiss, name, blob)
 	}
 	e.Ref = d.Ref
@@ -105,44 +134,42 @@ func (d *Directory) Put(_ context.Context, keys []digest.Digest, e Entry, conten
 		}
 	}
 	for _, key := range keys {
-		if err := writeFile(d.key(key), reader(manifest), int64(len(manifest))); err != nil {
+		if err := d.writeFile(keyFile(key), reader(manifest), int64(len(manifest))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *Directory) key(key digest.Digest) string { return filepath.Join(d.Dir, "keys", key.Encoded()) }
+func keyFile(key digest.Digest) string { return path.Join("keys", key.Encoded()) }
 
-func (d *Directory) blob(of digest.Digest) string {
-	return filepath.Join(d.Dir, "blobs", of.Algorithm().String(), of.Encoded())
+func blobFile(of digest.Digest) string {
+	return path.Join(ocispecs.ImageBlobsDir, of.Algorithm().String(), of.Encoded())
 }
 
 func (d *Directory) putBlob(of digest.Digest, content io.ReaderAt, size int64) error {
-	name := d.blob(of)
-	if info, err := os.Stat(name); err == nil && info.Size() == size {
+	name := blobFile(of)
+	if info, err := d.root.Stat(name); err == nil && info.Size() == size {
 		return nil
 	}
-	return writeFile(name, content, size)
+	return d.writeFile(name, content, size)
 }
 
 // writeFile writes a file, complete or not at all.
-func writeFile(name string, content io.ReaderAt, size int64) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".part-")
+func (d *Directory) writeFile(name string, content io.ReaderAt, size int64) (err error) {
+	part := path.Join(path.Dir(name), ".part-"+strconv.FormatUint(rand.Uint64(), 36))
+	f, err := d.root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
+			err = errors.Join(err, d.root.Remove(part))
 		}
 	}()
 	_, err = io.Copy(f, io.NewSectionReader(content, 0, size))
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), name)
+	return d.root.Rename(part, name)
 }

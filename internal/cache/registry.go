@@ -17,6 +17,7 @@ import (
 type Client interface {
 	Manifest(ctx context.Context, ref registry.Ref) (ocispecs.Descriptor, []byte, error)
 	PushBlob(ctx context.Context, repo registry.Ref, desc ocispecs.Descriptor, content io.ReaderAt, progress func(int64)) error
+	MountBlob(ctx context.Context, to, from registry.Ref, d digest.Digest) (bool, error)
 	PushManifest(ctx context.Context, ref registry.Ref, mediaType string, data []byte) (ocispecs.Descriptor, error)
 }
 
@@ -29,9 +30,10 @@ type Registry struct {
 	Prefix string
 	// TTL is how long after its creation an entry counts; 0 means for ever.
 	TTL time.Duration
-	// ReadOnly keeps Put from writing.
-	ReadOnly bool
-	Now      func() time.Time
+	// Besides is a repository of the same registry that may have the layers
+	// already; the zero value is none.
+	Besides registry.Ref
+	Now     func() time.Time
 }
 
 var _ Cache = (*Registry)(nil)
@@ -59,10 +61,7 @@ func (r *Registry) Get(ctx context.Context, key digest.Digest) (*Entry, error) {
 
 // Put implements Cache.
 func (r *Registry) Put(ctx context.Context, keys []digest.Digest, e Entry, content io.ReaderAt) error {
-	if r.ReadOnly {
-		return nil
-	}
-	if err := r.Client.PushBlob(ctx, r.Repo, e.Layer, content, nil); err != nil {
+	if err := r.putLayer(ctx, e.Layer, content); err != nil {
 		return err
 	}
 	manifest, conf, err := encode(keys, e)
@@ -79,6 +78,15 @@ func (r *Registry) Put(ctx context.Context, keys []digest.Digest, e Entry, conte
 		}
 	}
 	return nil
+}
+
+func (r *Registry) putLayer(ctx context.Context, layer ocispecs.Descriptor, content io.ReaderAt) error {
+	if r.Besides.Registry == r.Repo.Registry && r.Besides.Repository != r.Repo.Repository {
+		if mounted, err := r.Client.MountBlob(ctx, r.Repo, r.Besides, layer.Digest); err == nil && mounted {
+			return nil
+		}
+	}
+	return r.Client.PushBlob(ctx, r.Repo, layer, content, nil)
 }
 
 // tag is a key as a tag, which may not hold a colon.

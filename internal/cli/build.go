@@ -63,6 +63,7 @@ type buildCommand struct {
 	stepFlags
 	buildxFlags
 	checkFlags
+	cacheFlags
 	outputFlags
 	registryFlags
 	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`

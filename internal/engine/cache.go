@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/cache"
 	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/progress"
 )
 
@@ -179,7 +180,7 @@ func layered(v *graph.Vertex) (input int, ok bool) {
 // keep stores what a vertex made, in the background. A cache that cannot be
 // written costs time, not the build.
 func (b *build) keep(ctx context.Context, t *task) {
-	if b.Cache == nil || t.key == "" {
+	if b.Cache == nil || b.CacheReadOnly || t.key == "" {
 		return
 	}
 	if _, ok := layered(t.vertex); !ok {
@@ -196,11 +197,23 @@ func (b *build) keep(ctx context.Context, t *task) {
 		if err != nil {
 			return b.fail(err)
 		}
+		if err := b.sent(ctx, t, blob); err != nil {
+			return nil // whoever sends it says so
+		}
 		if err := b.Cache.Put(ctx, keys, e, io.ReaderAt(blob)); err != nil && ctx.Err() == nil {
 			b.warn(fmt.Sprintf("keeping %s in the cache: %v", t.vertex.Name, err))
 		}
 		return nil
 	})
+}
+
+// sent waits until a layer of an image is where the image goes: the cache may get
+// it from there.
+func (b *build) sent(ctx context.Context, t *task, blob *layer.Blob) error {
+	if b.Publisher == nil || !b.exported[t.vertex] {
+		return nil
+	}
+	return b.Publisher.Layer(ctx, blob.Descriptor, blob, func(int64) {})
 }
 
 // describeInputs writes into an entry what it was made of, and returns all keys

@@ -38,7 +38,10 @@ type Engine struct {
 	// Files gets the file trees of the images; nil means that nobody wants them.
 	Files Files
 	// Cache has layers of earlier builds; nil means none.
-	Cache    Cache
+	Cache Cache
+	// CacheReadOnly says that nothing of this build is to be kept there.
+	CacheReadOnly bool
+
 	Progress progress.Reporter
 	Download Downloader
 	Git      Git

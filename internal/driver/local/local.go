@@ -191,12 +191,13 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		Compression: compression,
 		Epoch:       epoch(o, loaded.Epoch), Annotations: target.manifestAnnotations,
 	}
-	layers, err := d.openCache(o, target)
+	layers, err := d.openCache(o, target, contexts)
 	if err != nil {
 		return nil, err
 	}
-	if layers != nil {
-		e.Cache = layers
+	defer func() { err = errors.Join(err, layers.close()) }()
+	if len(layers.From)+len(layers.To) > 0 {
+		e.Cache, e.CacheReadOnly = layers, len(layers.To) == 0
 	}
 	out, err := d.publishers(o, target, spool, images, e.Epoch)
 	if err != nil {
@@ -255,9 +256,11 @@ func (d *Driver) prepare(ctx context.Context, o build.Options, t *target) error 
 			return err
 		}
 	}
-	if cache, err := registry.ParseRef(o.CacheRepo); o.Cache && err == nil {
-		// A build can do without: whoever asks the cache warns of it.
-		_ = d.Registry.Prepare(ctx, cache)
+	for _, name := range cacheRepos(o) {
+		if cache, err := registry.ParseRef(name); err == nil {
+			// A build can do without: whoever asks the cache warns of it.
+			_ = d.Registry.Prepare(ctx, cache)
+		}
 	}
 	return nil
 }
