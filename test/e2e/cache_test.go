@@ -1,10 +1,20 @@
 package e2e
 
 import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 )
@@ -45,6 +55,149 @@ RUN cat /file /random > /both
 	assert.Check(t, !strings.Contains(log, "CACHED"), log)
 	_, log = build("five", "a", "--cache-ttl", "1ns")
 	assert.Check(t, !strings.Contains(log, "CACHED"), log)
+}
+
+// A directory keeps the same entries. What is damaged there is built again.
+func TestCache_directory(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	bases := service(t, "KMA_TEST_BASES")
+	dir := contextDir(t, map[string]string{
+		"file":       "a",
+		"Dockerfile": "FROM " + bases + "/busybox:1\nRUN cat /proc/sys/kernel/random/uuid > /random\nCOPY file /file\n",
+	})
+	cache := filepath.Join(t.TempDir(), "cache")
+	build := func() (digest, log string) {
+		r := run(t, "build", "--context", dir, "--no-push", "--destination", "example.com/app:1", "--state-dir", t.TempDir(), "--progress", "plain",
+			"--cache-from", "type=local,src="+cache, "--cache-to", "type=local,dest="+cache+",mode=max")
+		assert.Equal(t, r.code, 0, r.stderr)
+		return r.stdout, r.stderr
+	}
+	one, log := build()
+	assert.Check(t, !strings.Contains(log, "CACHED"), log)
+	two, log := build()
+	assert.Check(t, is.Equal(one, two))
+	assert.Check(t, is.Equal(strings.Count(log, "CACHED"), 2), log)
+	blobs, err := filepath.Glob(filepath.Join(cache, "blobs", "sha256", "*"))
+	assert.NilError(t, err)
+	for _, b := range blobs {
+		data, err := os.ReadFile(b)
+		assert.NilError(t, err)
+		if !bytes.HasPrefix(data, []byte("{")) {
+			// The size is right, the content is not.
+			assert.NilError(t, os.WriteFile(b, bytes.Repeat([]byte("x"), len(data)), 0o644))
+		}
+	}
+	r := run(t, "build", "--context", dir, "--output", "type=local,dest="+t.TempDir(), "--state-dir", t.TempDir(), "--progress", "plain",
+		"--cache-from", "type=local,src="+cache)
+	assert.Equal(t, r.code, 0, r.stderr)
+	assert.Check(t, is.Contains(r.stderr, "the cache is broken"))
+}
+
+// What a copy keeps of a file is what makes another layer of it, and no more.
+func TestCache_changes_of_files(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry := service(t, "KMA_TEST_REGISTRY")
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY d /\nCOPY link /link\n", "d/a": "a", "d/b": "b", "target": "1", "other": "1"})
+	assert.NilError(t, os.Symlink("target", filepath.Join(dir, "link")))
+	at := func(name string) string { return filepath.Join(dir, name) }
+	cached := func() int {
+		r := run(t, "build", "--context", dir, "--destination", registry+"/changes/app:1", "--state-dir", t.TempDir(), "--progress", "plain", "--cache")
+		assert.Equal(t, r.code, 0, r.stderr)
+		return strings.Count(r.stderr, "CACHED")
+	}
+	assert.Equal(t, cached(), 0)
+	for _, step := range []struct {
+		name   string
+		change func() error
+		want   int
+	}{
+		{"nothing", func() error { return nil }, 2},
+		{"times", func() error { return os.Chtimes(at("d/a"), time.Unix(1, 0), time.Unix(1, 0)) }, 2},
+		{"what_nobody_copies", func() error { return os.WriteFile(at("other"), []byte("2"), 0o644) }, 2},
+		{"chmod_only", func() error { return os.Chmod(at("d/a"), 0o755) }, 0},
+		{"xattr", func() error { return unix.Setxattr(at("d/a"), "user.x", []byte("1"), 0) }, 0},
+		{"deleted", func() error { return os.Remove(at("d/b")) }, 0},
+		{"content_behind_a_link", func() error { return os.WriteFile(at("target"), []byte("2"), 0o644) }, 1},
+		{"content_behind_a_link_as_before", func() error { return os.WriteFile(at("target"), []byte("1"), 0o644) }, 2},
+	} {
+		assert.NilError(t, step.change())
+		assert.Check(t, is.Equal(cached(), step.want), step.name)
+	}
+}
+
+// Two builders with one cache do not meet, and leave one that works.
+func TestCache_two_builders(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
+	dir := contextDir(t, map[string]string{
+		"Dockerfile": "FROM " + bases + "/busybox:1\nRUN cat /proc/sys/kernel/random/uuid > /random\nRUN cp /random /again\n",
+	})
+	args := func(name string) []string {
+		return []string{"build", "--context", dir, "--destination", registry + "/race/" + name + ":1", "--state-dir", t.TempDir(), "--progress", "plain",
+			"--cache", "--cache-repo", registry + "/race/layers"}
+	}
+	var group sync.WaitGroup
+	for _, name := range []string{"one", "two"} {
+		list := args(name)
+		group.Go(func() {
+			r := run(t, list...)
+			assert.Check(t, is.Equal(r.code, 0), r.stderr)
+		})
+	}
+	group.Wait()
+	r := run(t, append(args("three"), "--output", "type=local,dest="+dir+"/out", "--push")...)
+	assert.Equal(t, r.code, 0, r.stderr)
+	random, err := os.ReadFile(filepath.Join(dir, "out", "random"))
+	assert.NilError(t, err)
+	again, err := os.ReadFile(filepath.Join(dir, "out", "again"))
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(string(random), string(again)), "layers of two builders in one image")
+}
+
+// A build of which everything is cached moves no layer, and asks little.
+func TestCache_requests(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
+	var mu sync.Mutex
+	var asked []string
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: registry})
+	proxy.ModifyResponse = func(r *http.Response) error {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, fmt.Sprint(r.Request.Method, " ", r.Request.URL.RequestURI(), " ", r.StatusCode, " ", r.ContentLength))
+		return nil
+	}
+	s := httptest.NewServer(proxy)
+	t.Cleanup(s.Close)
+	host := strings.TrimPrefix(s.URL, "http://")
+	base := strings.Replace(bases, registry, host, 1)
+	dir := contextDir(t, map[string]string{
+		"file": "a",
+		"Dockerfile": "FROM " + base + "/debian:12 AS build\nCOPY file /in\nRUN cp /in /out\nFROM " + base + "/debian:12\n" +
+			"RUN echo 1 > /1\nRUN echo 2 > /2\nRUN echo 3 > /3\nCOPY --from=build /out /out\nCOPY file /file\n",
+	})
+	build := func(name string) {
+		r := run(t, "build", "--context", dir, "--destination", host+"/requests/"+name+":1", "--state-dir", t.TempDir(), "--cache", "--cache-repo", host+"/requests/layers")
+		assert.Equal(t, r.code, 0, r.stderr)
+	}
+	build("one")
+	asked = nil
+	build("two")
+	const vertices = 10 // with two bases and the context
+	assert.Check(t, len(asked) <= 20+vertices, "%d requests:\n%s", len(asked), strings.Join(asked, "\n"))
+	sent := 0
+	for _, a := range asked {
+		method, rest, _ := strings.Cut(a, " ")
+		assert.Check(t, method != http.MethodGet || !strings.Contains(rest, "/requests/layers/blobs/"), "a layer was read: %s", a)
+		if method == http.MethodPatch {
+			sent++
+		}
+	}
+	assert.Check(t, is.Equal(sent, 1), "more than the config was sent:\n%s", strings.Join(asked, "\n"))
 }
 
 // What is written to the disk is read by a tool that is not ours.

@@ -58,13 +58,14 @@ func (p *publisher) BaseLayer(ctx context.Context, from string, layer ocispecs.D
 		}
 	}
 	return p.once(layer.Digest, func() error {
-		if there, err := p.client.HasBlob(ctx, p.to, layer.Digest); err != nil || there {
-			return err
-		}
-		if source.Registry == p.to.Registry {
+		// One request, whether the blob is there already or not.
+		if source.Registry == p.to.Registry && source.Repository != p.to.Repository {
 			if mounted, err := p.client.MountBlob(ctx, p.to, source, layer.Digest); err != nil || mounted {
 				return err
 			}
+		}
+		if there, err := p.client.HasBlob(ctx, p.to, layer.Digest); err != nil || there {
+			return err
 		}
 		return p.copyBlob(ctx, from, layer)
 	})

@@ -184,7 +184,9 @@ func TestPublisher_base_layer(t *testing.T) {
 		there, across, mounts bool
 		mounted, pushed, read int
 	}{
-		{"there_already", true, false, true, 0, 0, 0},
+		{"there_already", true, false, true, 1, 0, 0},
+		{"there_and_declined", true, false, false, 1, 0, 0},
+		{"there_from_elsewhere", true, true, true, 0, 0, 0},
 		{"mounted", false, false, true, 1, 0, 0},
 		{"mount_declined", false, false, false, 1, 1, 1},
 		{"other_registry", false, true, true, 0, 1, 1},
