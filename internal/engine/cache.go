@@ -25,60 +25,64 @@ func (b *build) find(ctx context.Context, t *task) ([]tree, bool, error) {
 	if !ok {
 		return nil, false, nil
 	}
-	for i, in := range t.vertex.Inputs {
-		if t.uses[i].whole || isSource(in.Vertex) {
-			continue
-		}
-		var err error
-		if t.picked[i], err = b.pick(ctx, t, i); err != nil {
-			return nil, false, err
-		}
-	}
-	if t.vertex.NoCache {
-		return nil, false, nil
-	}
-	keys, err := b.resultKeys(ctx, t)
-	if err != nil {
-		return nil, false, err
-	}
-	for _, key := range keys {
-		e, err := b.get(ctx, t, key)
+	below := b.input(t.vertex, input)
+	wholeFresh, pickedFresh := b.freshInputs(t)
+	if !t.vertex.NoCache && !wholeFresh && !pickedFresh {
+		e, err := b.getResult(ctx, t, false)
 		if err != nil {
 			return nil, false, err
 		}
 		if e != nil {
-			return []tree{cachedOn(b.input(t.vertex, input), e)}, true, nil
+			return []tree{cachedOn(below, e)}, true, nil
 		}
 	}
-	return nil, false, nil
+	if err := b.pickStages(ctx, t); err != nil {
+		return nil, false, err
+	}
+	if t.vertex.NoCache || wholeFresh {
+		return nil, false, nil
+	}
+	e, err := b.getResult(ctx, t, true)
+	if e == nil || err != nil {
+		return nil, false, err
+	}
+	return []tree{cachedOn(below, e)}, true, nil
 }
 
-// resultKeys are the keys that a vertex may be found under, given its inputs.
-// What stands on a layer that a step made just now, with its times, is in no
-// cache: there is nothing to wait for.
-func (b *build) resultKeys(ctx context.Context, t *task) ([]digest.Digest, error) {
-	var keys []digest.Digest
-	picksFresh := false
+// freshInputs reports whether a vertex stands on a layer that a step made just
+// now, or uses files of one. Such a layer, with its times, is in no cache: there
+// is nothing to look for.
+func (b *build) freshInputs(t *task) (whole, picked bool) {
 	for i := range t.vertex.Inputs {
-		if !b.input(t.vertex, i).fresh() {
+		fresh := b.input(t.vertex, i).fresh()
+		whole = whole || fresh && t.uses[i].whole
+		picked = picked || fresh && !t.uses[i].whole
+	}
+	return whole, picked
+}
+
+// pickStages hashes the files that a vertex uses of others; those of sources are
+// known.
+func (b *build) pickStages(ctx context.Context, t *task) (err error) {
+	for i, in := range t.vertex.Inputs {
+		if t.uses[i].whole || isSource(in.Vertex) {
 			continue
 		}
-		if t.uses[i].whole {
-			return nil, nil
+		if t.picked[i], err = b.pick(ctx, t, i); err != nil {
+			return err
 		}
-		picksFresh = true
 	}
-	for _, files := range []bool{false, true} {
-		if !files && picksFresh {
-			continue
-		}
-		key, err := b.result(ctx, t, files)
-		if err != nil {
-			return nil, err
-		}
-		keys = appendKey(keys, key)
+	return nil
+}
+
+// getResult asks for the layer of a vertex by what its inputs are, or by the
+// files of them.
+func (b *build) getResult(ctx context.Context, t *task, files bool) (*cache.Entry, error) {
+	key, err := b.result(ctx, t, files)
+	if key == "" || err != nil {
+		return nil, err
 	}
-	return keys, nil
+	return b.get(ctx, t, key)
 }
 
 func appendKey(keys []digest.Digest, key digest.Digest) []digest.Digest {

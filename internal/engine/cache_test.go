@@ -307,7 +307,7 @@ func TestCache_builders_that_race(t *testing.T) {
 			assert.Assert(t, len(both) > 1 && len(both) < 8, "%d keys", len(both))
 			// Each key has what one or the other wrote, or nothing any more.
 			all := pow(3, len(both))
-			for mix := 0; mix < all; mix += 1 + all/60 {
+			for mix := 0; mix < all; mix += 1 + all/25 {
 				run++
 				b.cache.entries = map[digest.Digest]cache.Entry{}
 				for i, key := range both {

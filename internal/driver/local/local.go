@@ -327,7 +327,7 @@ func (d *Driver) record(o build.Options, t *target, run ci.Run, img *engine.Imag
 		Digest: img.Descriptor.Digest, Size: img.Descriptor.Size, MediaType: img.Descriptor.MediaType,
 		Pushed: !o.NoPush, Revision: run.Revision, Committed: run.Committed, Run: run.ID, Attempt: run.Attempt,
 		Finished: d.Now().UTC().Truncate(time.Second), Annotations: t.descriptorAnnotations(name), Emulated: emulated[name],
-		Seconds: took.Round(100 * time.Millisecond).Seconds(), Cache: record.Cache{Misses: img.Built},
+		Seconds: took.Round(100 * time.Millisecond).Seconds(), Cache: record.Cache{Hits: img.Cached, Misses: img.Built},
 	}
 	if t.none() {
 		r.Image = ""
