@@ -24,6 +24,7 @@ import (
 )
 
 const (
+	usersName = "users"
 	// partSuffix ends the name of a thing that is not complete.
 	partSuffix = ".part"
 	// lockDelay is the time between two looks at a lock that another process
@@ -40,12 +41,15 @@ const (
 //	cache/HASH   cache directories; they outlive a build
 //	builds/ID    everything else, removed by Close or by the next Open
 //	lock         held while directories of builds come and go
+//	users        held, with others, as long as a build lives; by Prune alone
 type State struct {
 	root, kind string
 	// dir is the directory of this build.
 	dir string
 	// alive is locked as long as this build is.
-	alive  *flock.Flock
+	alive *flock.Flock
+	// users keeps Prune away.
+	users  *flock.Flock
 	remove func(dir string) error
 
 	names   atomic.Int64
@@ -85,6 +89,17 @@ func (s *State) begin() error {
 		return fmt.Errorf("locking the state directory: %w", err)
 	}
 	defer lock.Close()
+	s.users = flock.New(filepath.Join(s.root, usersName))
+	if err := s.users.RLock(); err != nil {
+		return fmt.Errorf("locking the state directory: %w", err)
+	}
+	if err := s.make(); err != nil {
+		return errors.Join(err, s.users.Close())
+	}
+	return nil
+}
+
+func (s *State) make() error {
 	if err := s.sweep(); err != nil {
 		return fmt.Errorf("removing what an earlier build left: %w", err)
 	}
@@ -136,7 +151,11 @@ func ifDead(lock string, do func() error) error {
 // CacheDir is that of rootfs.Store.
 func (s *State) CacheDir(key string) (string, error) {
 	sum := sha256.Sum256([]byte(key))
-	dir := filepath.Join(s.root, "cache", hex.EncodeToString(sum[:]))
+	name := hex.EncodeToString(sum[:])
+	if err := s.used(name); err != nil {
+		return "", fmt.Errorf("making a cache directory: %w", err)
+	}
+	dir := filepath.Join(s.root, "cache", name)
 	err := os.Mkdir(dir, 0o755)
 	if errors.Is(err, os.ErrExist) {
 		return dir, nil
@@ -169,7 +188,7 @@ func (s *State) Close() error {
 		} else {
 			s.closed = os.Remove(s.alive.Path())
 		}
-		s.closed = errors.Join(s.closed, s.alive.Close())
+		s.closed = errors.Join(s.closed, s.alive.Close(), s.users.Close())
 	})
 	return s.closed
 }
@@ -203,6 +222,9 @@ func (s *State) LockName(name string) string { return filepath.Join(s.root, "loc
 // processes share the work. make gets the path of what Make then renames; it
 // is removed when that fails.
 func (s *State) Make(ctx context.Context, name string, make func(part string) error) (err error) {
+	if err := s.used(name); err != nil {
+		return err
+	}
 	thing := s.Thing(name)
 	if _, err := os.Lstat(thing); !errors.Is(err, os.ErrNotExist) {
 		return err
