@@ -107,6 +107,9 @@ type Options struct {
 	Registries Registries
 	// StateDir keeps base layers and cache mounts between builds.
 	StateDir string
+	// StateSize is how many bytes may be left there after the build; nil is no
+	// limit.
+	StateSize *int64
 	// Parallel limits the steps that run at once; 0 means a default.
 	Parallel int
 	// Timeout ends the build; 0 means never.

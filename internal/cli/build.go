@@ -67,6 +67,7 @@ type buildCommand struct {
 	outputFlags
 	registryFlags
 	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`
+	StateSize string        `help:"Most that may be left in the state directory after the build, what was used last: 10g (default: no limit)."`
 	Isolation string        `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated: namespaces, as root or in a user namespace, or inplace in a container without rights; auto takes what works."`
 	Force     bool          `help:"Build in place even where that may replace files of somebody's."`
 	Parallel  int           `help:"Most steps to run at once."`
@@ -225,6 +226,13 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		o.StateDir = stateDir(w.Getenv)
 	}
 	var err error
+	if c.StateSize != "" {
+		size, err := parseSize("state-size", c.StateSize)
+		if err != nil {
+			return o, err
+		}
+		o.StateSize = &size
+	}
 	if o.Git, err = parseGit(c.Git); err != nil {
 		return o, err
 	}

@@ -47,6 +47,7 @@ type grammar struct {
 	Matrix  matrixCommand  `cmd:"" help:"Print the job matrix of the platforms."`
 	Merge   mergeCommand   `cmd:"" help:"Verify digest records and publish the index of their images."`
 	Doctor  doctorCommand  `cmd:"" help:"Print what this place allows a build, with the fix for what it lacks."`
+	Prune   pruneCommand   `cmd:"" help:"Remove base layers and cache mounts of earlier builds from this machine."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

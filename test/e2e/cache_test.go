@@ -214,3 +214,31 @@ func TestOutputs(t *testing.T) {
 	assert.Check(t, is.Contains(tool(t, "skopeo", "inspect", "--raw", "oci:"+layout+":1"), "tar+zstd"))
 	assert.Check(t, is.Contains(tool(t, "skopeo", "inspect", "--config", "docker-archive:"+archive), `"a": "b"`))
 }
+
+// What builds leave on a machine can be limited and removed.
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	bases := service(t, "KMA_TEST_BASES")
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1\nRUN --mount=type=cache,target=/c echo x > /c/x\n"})
+	stateDir := t.TempDir()
+	left := func() (n int) {
+		for _, kind := range []string{"layers", "cache"} {
+			found, err := filepath.Glob(filepath.Join(stateDir, kind, "*"))
+			assert.NilError(t, err)
+			n += len(found)
+		}
+		return n
+	}
+	build := []string{"build", "--context", dir, "--no-push", "--state-dir", stateDir}
+	ok(t, build...)
+	before := left()
+	assert.Check(t, before > 1, before)
+	ok(t, append(build, "--state-size", "1g")...)
+	assert.Check(t, is.Equal(left(), before))
+	assert.Check(t, is.Contains(ok(t, "prune", "--state-dir", stateDir, "--keep", "1g"), "removed 0"))
+	assert.Check(t, is.Contains(ok(t, "prune", "--state-dir", stateDir), "left 0B"))
+	assert.Check(t, is.Equal(left(), 0))
+	ok(t, append(build, "--state-size", "0")...)
+	assert.Check(t, is.Equal(left(), 0))
+}

@@ -28,6 +28,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/record"
 	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
+	"github.com/org/kaniko-multiarch/internal/rootfs/state"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 	"github.com/org/kaniko-multiarch/internal/sshagent"
 )
@@ -140,6 +141,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	if err != nil {
 		return nil, err
 	}
+	defer d.prune(ctx, o)
 	defer func() { err = errors.Join(err, store.Close()) }()
 	spool, err := store.Spool()
 	if err != nil {
@@ -263,6 +265,17 @@ func (d *Driver) prepare(ctx context.Context, o build.Options, t *target) error 
 		}
 	}
 	return nil
+}
+
+// prune keeps the state directory small. While another build uses it, that is
+// the other's task.
+func (d *Driver) prune(ctx context.Context, o build.Options) {
+	if o.StateSize == nil || ctx.Err() != nil {
+		return
+	}
+	if _, err := state.Prune(ctx, o.StateDir, *o.StateSize); err != nil && !errors.Is(err, state.ErrInUse) {
+		d.Progress.Warn(progress.Warning{Text: fmt.Sprintf("--state-size: %v", err)})
+	}
 }
 
 func (d *Driver) getenv(name string) string {
