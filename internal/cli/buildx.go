@@ -1,19 +1,15 @@
 package cli
 
 import (
-	"encoding/csv"
 	"slices"
 	"strings"
 
 	"github.com/org/kaniko-multiarch/internal/build"
-	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
 // buildxFlags are those of buildx and of build-push-action that stand for
 // something else here, or for nothing.
 type buildxFlags struct {
-	CacheFrom    []string `sep:"none" help:"REF or type=registry,ref=REF: the same as --cache --cache-repo REF, which is only read without --cache-to."`
-	CacheTo      []string `sep:"none" help:"The same, and layers of this build are kept there."`
 	SecretEnv    []string `sep:"none" help:"NAME=VARIABLE, short for --secret id=NAME,env=VARIABLE."`
 	SecretFile   []string `sep:"none" help:"NAME=FILE, short for --secret id=NAME,src=FILE."`
 	Pull         *bool    `help:"Changes nothing: base images are always asked for."`
@@ -51,7 +47,7 @@ func (f buildxFlags) options(w *World, o *build.Options) error {
 			o.Secrets = append(o.Secrets, list.of(id, value))
 		}
 	}
-	return f.cache(o)
+	return nil
 }
 
 // refuse is about what cannot be had here, with what can be done instead.
@@ -71,61 +67,4 @@ func (f buildxFlags) refuse() error {
 		}
 	}
 	return nil
-}
-
-// cache makes buildx's caches the one that there is here.
-func (f buildxFlags) cache(o *build.Options) error {
-	from, err := cacheRepos("cache-from", f.CacheFrom)
-	if err != nil {
-		return err
-	}
-	to, err := cacheRepos("cache-to", f.CacheTo)
-	if err != nil {
-		return err
-	}
-	all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(from, to))))
-	switch {
-	case len(all) == 0:
-		return nil
-	case len(all) > 1:
-		return usagef("--cache-from and --cache-to name %s: there is one cache: name one repository", strings.Join(all, " and "))
-	case o.CacheRepo != "" && o.CacheRepo != all[0]:
-		return usagef("--cache-repo %s, and --cache-from or --cache-to %s: name one", o.CacheRepo, all[0])
-	}
-	o.Cache, o.CacheRepo = true, all[0]
-	o.NoPushCache = o.NoPushCache || len(to) == 0
-	return nil
-}
-
-// cacheRepos reads REF and type=registry,ref=REF. A tag does not matter: entries
-// have names of their own, so that many branches may share a repository.
-func cacheRepos(flag string, lines []string) ([]string, error) {
-	var out []string
-	for _, line := range splitLines(lines) {
-		fields, err := csv.NewReader(strings.NewReader(line)).Read()
-		if err != nil {
-			return nil, usagef("--%s %s: %w", flag, line, err)
-		}
-		kind, name := "", ""
-		for _, field := range fields {
-			key, value, ok := strings.Cut(field, "=")
-			switch {
-			case !ok && len(fields) == 1:
-				kind, name = "registry", field
-			case key == "type":
-				kind = value
-			case key == "ref":
-				name = value
-			}
-		}
-		if kind != "registry" {
-			return nil, usagef("--%s type=%s: the cache is in a registry: use type=registry,ref=REPOSITORY", flag, kind)
-		}
-		ref, err := registry.ParseRef(name)
-		if err != nil {
-			return nil, usagef("--%s %s: %w", flag, line, err)
-		}
-		out = append(out, ref.Name())
-	}
-	return out, nil
 }
