@@ -24,7 +24,7 @@ func openArtifacts(w *World) (*ci.Artifacts, error) {
 	if errors.Is(err, ci.ErrNoArtifacts) {
 		return nil, &sandbox.UnsupportedError{
 			What: "handover: artifact: " + err.Error(),
-			Fix:  "use handover: files with digests-to and digests-from, and carry the files with steps of your own",
+			Fix:  "use handover: registry, or handover: files with digests-to and digests-from and steps of your own that carry the files",
 		}
 	}
 	return store, err

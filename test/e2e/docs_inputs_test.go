@@ -55,6 +55,7 @@ func TestDocs_inputs(t *testing.T) {
 		{"build", inputsOf(t, "action.yml", "inputs")},
 		{"matrix", inputsOf(t, "matrix/action.yml", "inputs")},
 		{"merge", inputsOf(t, "merge/action.yml", "inputs")},
+		{"setup", inputsOf(t, "setup/action.yml", "inputs")},
 		{"workflow", inputsOf(t, ".github/workflows/multiarch.yml", "on", "workflow_call", "inputs")},
 		{"its secrets", inputsOf(t, ".github/workflows/multiarch.yml", "on", "workflow_call", "secrets")},
 		{"GitLab", inputsOf(t, "gitlab/multiarch.yml", "spec", "inputs")},
@@ -85,6 +86,7 @@ func TestDocs_inputs(t *testing.T) {
 		{"build", inputsOf(t, "action.yml", "outputs")},
 		{"matrix", inputsOf(t, "matrix/action.yml", "outputs")},
 		{"merge", inputsOf(t, "merge/action.yml", "outputs")},
+		{"setup", inputsOf(t, "setup/action.yml", "outputs")},
 		{"workflow", inputsOf(t, ".github/workflows/multiarch.yml", "on", "workflow_call", "outputs")},
 	} {
 		fmt.Fprintf(&b, "- %s: `%s`\n", e.title, strings.Join(slices.Sorted(maps.Keys(e.all)), "`, `"))
