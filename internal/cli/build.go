@@ -204,6 +204,9 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 	if err := c.buildxFlags.options(w, &o); err != nil {
 		return o, err
 	}
+	if err := c.cacheFlags.options(&o); err != nil {
+		return o, err
+	}
 	if err := c.outputFlags.options(&o, c.Push != nil && *c.Push); err != nil {
 		return o, err
 	}
