@@ -133,6 +133,7 @@ ENV A=b
 // What a build context looks like on disk.
 func equalContext(t *testing.T, dockerfile string) string {
 	t.Helper()
+	sameDay(t)
 	dir := contextDir(t, map[string]string{
 		"Dockerfile":     dockerfile,
 		".dockerignore":  "ignored\n**/*.tmp\n!keep.tmp\n",

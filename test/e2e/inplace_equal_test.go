@@ -69,6 +69,7 @@ func TestInPlace_hello_equals_namespaces(t *testing.T) {
 // every place of ciPlaces, and compares digests.
 func sameEverywhere(t *testing.T, repository, dir, state string, flags ...string) {
 	t.Helper()
+	sameDay(t)
 	registry, list := service(t, "KMA_TEST_REGISTRY"), platforms(t)
 	service(t, "KMA_TEST_DOCKER")
 	image := registry + "/" + repository

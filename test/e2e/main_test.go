@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 )
@@ -167,4 +168,15 @@ func absolute(t *testing.T, path string) string {
 	path, err := filepath.Abs(path)
 	assert.NilError(t, err)
 	return path
+}
+
+// sameDay is for builds that are compared: useradd writes down the day. Near
+// midnight it waits for the next one.
+func sameDay(t *testing.T) {
+	t.Helper()
+	now := time.Now().UTC()
+	if left := now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now); left < 5*time.Minute {
+		t.Logf("waiting %s for the day to end", left)
+		time.Sleep(left)
+	}
 }

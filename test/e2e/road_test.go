@@ -124,6 +124,7 @@ func runImage(t *testing.T, ref, arch string) string {
 // What we build of the example equals what BuildKit builds of it.
 func TestHello_equals_BuildKit(t *testing.T) {
 	t.Parallel()
+	sameDay(t)
 	needRoot(t)
 	registry, bases, list := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES"), platforms(t)
 	service(t, "KMA_TEST_BUILDKIT")
@@ -138,6 +139,7 @@ func TestHello_equals_BuildKit(t *testing.T) {
 // Two runs that share nothing make the same bytes.
 func TestReproducible(t *testing.T) {
 	t.Parallel()
+	sameDay(t)
 	needRoot(t)
 	registry, bases, list := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES"), platforms(t)
 	dockerfile := "FROM " + bases + `/debian:12

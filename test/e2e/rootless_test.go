@@ -283,6 +283,7 @@ func TestRootless_demo(t *testing.T) {
 			}
 			user := newOrdinaryUser(t, tc.lines)
 			tool(t, "cp", "-r", "../../examples", "../../test", user.home)
+			sameDay(t)
 			example := filepath.Join(user.home, "examples/hello")
 			args := func(image string) []string {
 				return append([]string{"build", "--context", example, "--destination", image, "--platform", list, "--reproducible"}, helloContexts(bases)...)
