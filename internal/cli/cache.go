@@ -12,8 +12,8 @@ import (
 
 // cacheFlags name caches as buildx does.
 type cacheFlags struct {
-	CacheFrom []string `sep:"none" help:"type=registry,ref=REPO[:TAG] or type=local,src=DIRECTORY: layers of earlier builds."`
-	CacheTo   []string `sep:"none" help:"type=registry,ref=REPO[:TAG] or type=local,dest=DIRECTORY: where to keep the layers of this build."`
+	CacheFrom []string `sep:"none" help:"type=registry,ref=REPOSITORY or type=local,src=DIRECTORY: layers of earlier builds."`
+	CacheTo   []string `sep:"none" help:"type=registry,ref=REPOSITORY or type=local,dest=DIRECTORY: where to keep the layers of this build."`
 }
 
 func (f cacheFlags) options(o *build.Options) error {
@@ -72,7 +72,7 @@ func parseCache(line, dir string) (build.CacheLocation, error) {
 	case "":
 		return l, errors.New("type is missing: use registry or local")
 	default:
-		return l, fmt.Errorf("type=%s is not supported: use type=registry, or type=local with a directory that the CI system keeps", kind)
+		return l, fmt.Errorf("type=%s is not supported: use type=registry,ref=REPOSITORY, or type=local with a directory that the CI system keeps", kind)
 	}
 	if err := sameCache(a, dir == "dest"); err != nil {
 		return l, err

@@ -26,7 +26,7 @@ func TestCacheFlags(t *testing.T) {
 		"no_ref":          {flags: cacheFlags{CacheFrom: []string{"type=registry"}}, err: "ref=REPO is missing"},
 		"no_src":          {flags: cacheFlags{CacheFrom: []string{"type=local,dest=dir"}}, err: "src=DIRECTORY is missing"},
 		"no_dest":         {flags: cacheFlags{CacheTo: []string{"type=local,src=dir"}}, err: "dest=DIRECTORY is missing"},
-		"github":          {flags: cacheFlags{CacheTo: []string{"type=gha,mode=max"}}, err: "type=gha is not supported: use type=registry, or type=local"},
+		"github":          {flags: cacheFlags{CacheTo: []string{"type=gha,mode=max"}}, err: "type=gha is not supported: use type=registry,ref=REPOSITORY, or type=local"},
 		"inline":          {flags: cacheFlags{CacheTo: []string{"type=inline"}}, err: "type=inline is not supported"},
 		"no_type":         {flags: cacheFlags{CacheFrom: []string{"ref=r/a"}}, err: "type is missing"},
 		"min":             {flags: cacheFlags{CacheTo: []string{"type=registry,ref=r/a,mode=min"}}, err: "use mode=max"},
