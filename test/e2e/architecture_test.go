@@ -17,7 +17,7 @@ import (
 // same input: a pipeline may build one platform on one machine today and on
 // another tomorrow. The other binary runs under QEMU, in a default container:
 // QEMU cannot make namespaces. It cannot adopt orphans either, so nothing of the
-// corpus that has a RUN is built.
+// corpus that has a RUN is built, and a RUN is refused.
 func TestArchitectures_make_equal_blobs(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
@@ -55,4 +55,11 @@ func TestArchitectures_make_equal_blobs(t *testing.T) {
 			})
 		}
 	}
+	t.Run("a_step_is_refused", func(t *testing.T) {
+		t.Parallel()
+		dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1\nRUN true\n"})
+		r := inContainerOf(t, tool, []string{"-v", dir + ":/workspace"}, "--context=/workspace", "--no-push", "--custom-platform=linux/"+runtime.GOARCH)
+		assert.Check(t, is.Equal(r.code, 6), r.stderr)
+		assert.Check(t, is.Contains(r.stderr, "emulated"))
+	})
 }

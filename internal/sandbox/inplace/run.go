@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,9 @@ import (
 // *MovedError is a process that reached for what is not its own.
 func (r *Runner) Run(ctx context.Context, p sandbox.Process) (err error) {
 	if err := refuse(p); err != nil {
+		return err
+	}
+	if err := canAdopt(); err != nil {
 		return err
 	}
 	select {
@@ -259,4 +263,18 @@ func (s *swap) showFiles(list mounts, extra []sandbox.HostIP) error {
 		return &sandbox.UnsupportedError{What: "extra hosts (--add-host) in a container without /etc/hosts", Fix: "use --isolation=namespaces, or a container that has one"}
 	}
 	return nil
+}
+
+// canAdopt reports whether the kernel gives us the orphans of a step. QEMU does
+// not pass the question on.
+func canAdopt() error {
+	adopts := int32(0)
+	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&adopts)), 0, 0, 0)
+	if err == nil {
+		return nil
+	}
+	return &sandbox.UnsupportedError{
+		What: fmt.Sprintf("running a step in place with a builder that seems to be emulated (%v)", err),
+		Fix:  "run the builder's image for this machine's own architecture: the steps of other platforms are emulated all the same",
+	}
 }
