@@ -42,7 +42,7 @@ func TestContext_git(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
 	repositories, _ := gitserver.Repositories(t)
-	work := filepath.Join(repositories, "work", "main")
+	work := filepath.Join(repositories, "checkout", "main")
 	for name, text := range map[string]string{
 		"app/Dockerfile": "FROM scratch\nCOPY . /\nCOPY --from=other in/side /other\n", "app/.dockerignore": "skipped\n", "app/skipped": "", "app/kept": "kept",
 		"Dockerfile": "FROM scratch\nCOPY . /\n",
@@ -53,7 +53,7 @@ func TestContext_git(t *testing.T) {
 	}
 	gitserver.Run(t, work, "add", ".")
 	gitserver.Run(t, work, "commit", "-qm", "app")
-	gitserver.Run(t, repositories, "clone", "-q", "--bare", "work/main", "app.git")
+	gitserver.Run(t, repositories, "clone", "-q", "--bare", "checkout/main", "app.git")
 	url := gitserver.Serve(t, repositories, "letmein")
 	build := func(t *testing.T, env []string, flags ...string) (result, []string) {
 		t.Helper()

@@ -209,7 +209,7 @@ func TestGitHub_without_checkout(t *testing.T) {
 	needRoot(t)
 	registry := service(t, "KMA_TEST_REGISTRY")
 	repositories, _ := gitserver.Repositories(t)
-	work := filepath.Join(repositories, "work", "main")
+	work := filepath.Join(repositories, "checkout", "main")
 	commit := func(dockerfile string) string {
 		assert.NilError(t, os.WriteFile(filepath.Join(work, "Dockerfile"), []byte(dockerfile), 0o644))
 		gitserver.Run(t, work, "add", ".")
@@ -218,7 +218,7 @@ func TestGitHub_without_checkout(t *testing.T) {
 	}
 	sha := commit("FROM scratch\nLABEL is=wanted\nCOPY . /\n")
 	commit("FROM scratch\nLABEL is=later\n")
-	gitserver.Run(t, repositories, "clone", "-q", "--bare", "work/main", "app.git")
+	gitserver.Run(t, repositories, "clone", "-q", "--bare", "checkout/main", "app.git")
 	s := newGitHubStep(t, nil)
 	s.env["GITHUB_SERVER_URL"], s.env["GITHUB_REPOSITORY"], s.env["GITHUB_SHA"] = gitserver.Serve(t, repositories, "letmein"), "app", sha
 	r, outputs := s.start(t, "build", map[string]string{"tags": registry + "/github/git:1", "push": "true", "github-token": "letmein", "context": ""})

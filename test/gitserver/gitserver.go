@@ -66,22 +66,22 @@ func Repositories(t *testing.T) (string, map[string]string) {
 		assert.NilError(t, os.Chmod(p, mode))
 	}
 	hashes := map[string]string{}
-	Run(t, dir, "init", "-q", "work/sub")
-	write("work/sub/in/side", "sub", 0o644)
-	Run(t, dir+"/work/sub", "add", ".")
-	Run(t, dir+"/work/sub", "commit", "-qm", "sub")
-	Run(t, dir, "clone", "-q", "--bare", "work/sub", "sub.git")
+	Run(t, dir, "init", "-q", "checkout/sub")
+	write("checkout/sub/in/side", "sub", 0o644)
+	Run(t, dir+"/checkout/sub", "add", ".")
+	Run(t, dir+"/checkout/sub", "commit", "-qm", "sub")
+	Run(t, dir, "clone", "-q", "--bare", "checkout/sub", "sub.git")
 
-	Run(t, dir, "init", "-q", "work/main")
-	main := dir + "/work/main"
-	write("work/main/file", "first", 0o644)
+	Run(t, dir, "init", "-q", "checkout/main")
+	main := dir + "/checkout/main"
+	write("checkout/main/file", "first", 0o644)
 	Run(t, main, "add", ".")
 	Run(t, main, "commit", "-qm", "first")
 	hashes["first"] = Run(t, main, "rev-parse", "HEAD")
 	Run(t, main, "tag", "-a", "-m", "annotated", "v1")
 	hashes["v1"] = Run(t, main, "rev-parse", "v1")
-	write("work/main/file", "second", 0o644)
-	write("work/main/dir/exec", "#!/bin/sh\n", 0o755)
+	write("checkout/main/file", "second", 0o644)
+	write("checkout/main/dir/exec", "#!/bin/sh\n", 0o755)
 	assert.NilError(t, os.Symlink("../file", main+"/dir/link"))
 	Run(t, main, "submodule", "add", "-q", dir+"/sub.git", "modules/sub")
 	Run(t, main, "config", "-f", ".gitmodules", "submodule.modules/sub.url", "../sub.git")
@@ -90,9 +90,9 @@ func Repositories(t *testing.T) (string, map[string]string) {
 	hashes["second"] = Run(t, main, "rev-parse", "HEAD")
 	Run(t, main, "tag", "light")
 	Run(t, main, "checkout", "-qb", "feature/x")
-	write("work/main/file", "feature", 0o644)
+	write("checkout/main/file", "feature", 0o644)
 	Run(t, main, "commit", "-qam", "feature")
 	Run(t, main, "checkout", "-q", "main")
-	Run(t, dir, "clone", "-q", "--bare", "work/main", "main.git")
+	Run(t, dir, "clone", "-q", "--bare", "checkout/main", "main.git")
 	return dir, hashes
 }

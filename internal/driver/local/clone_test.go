@@ -142,9 +142,9 @@ func TestCloneContext_submodules(t *testing.T) {
 		strings.Replace(other.URL, "127.0.0.1", "localhost", 1) + "/sub.git": "not found",
 		dir + "/sub.git": "file is no way to reach a repository",
 	} {
-		gitserver.Run(t, dir+"/work/main", "config", "-f", ".gitmodules", "submodule.modules/sub.url", address)
-		gitserver.Run(t, dir+"/work/main", "commit", "-qam", "moved")
-		gitserver.Run(t, dir+"/main.git", "fetch", "-q", dir+"/work/main", "+main:main")
+		gitserver.Run(t, dir+"/checkout/main", "config", "-f", ".gitmodules", "submodule.modules/sub.url", address)
+		gitserver.Run(t, dir+"/checkout/main", "commit", "-qam", "moved")
+		gitserver.Run(t, dir+"/main.git", "fetch", "-q", dir+"/checkout/main", "+main:main")
 		_, err := clone("main.git")
 		assert.Check(t, is.ErrorContains(err, want))
 	}

@@ -55,7 +55,7 @@ func TestInUserNamespace(t *testing.T) {
 
 func TestInUserNamespaceStandIns(t *testing.T) {
 	t.Parallel()
-	inUserNamespace(t, 1, "^TestStandIns$", "XXX")
+	inUserNamespace(t, 1, "^TestStandIns$", "")
 }
 
 // owned is an entry of a layer that belongs to somebody.
