@@ -126,11 +126,42 @@ func (b *build) run(ctx context.Context) error {
 	}
 	b.fail = fail
 	err := b.steps(ctx)
+	if err == nil {
+		b.spare(b.unwritten())
+	}
 	if err := errors.Join(err, b.background.Wait()); err != nil {
 		b.Progress.Done(exportID, false, context.Canceled)
 		return context.Cause(ctx)
 	}
+	b.spare(nil)
 	return b.export(ctx)
+}
+
+// spare tells the store, when all vertices ran, which layers are still to be
+// written.
+func (b *build) spare(keep []rootfs.Layer) {
+	if b.Files == nil {
+		b.Store.Settle(keep)
+	}
+}
+
+// unwritten are the layers that are, or may be, on their way into an image or
+// the cache.
+func (b *build) unwritten() (keep []rootfs.Layer) {
+	all := b.Cache != nil && !b.CacheReadOnly
+	for v, t := range b.tasks {
+		if !all && !b.exported[v] {
+			continue
+		}
+		for _, out := range t.outputs {
+			for _, l := range out {
+				if l.made != nil {
+					keep = append(keep, l.made)
+				}
+			}
+		}
+	}
+	return keep
 }
 
 // steps runs all vertices, or with a cache what is missing there: then the files

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -26,6 +27,8 @@ type plainStore struct {
 	mu    sync.Mutex
 	bases int
 	open  int
+	// made are the directories of committed layers.
+	made []string
 }
 
 func newPlainStore(t *testing.T) *plainStore { return &plainStore{dir: t.TempDir()} }
@@ -132,6 +135,15 @@ func (s *plainStore) CacheDir(key string) (string, error) {
 
 func (s *plainStore) Spool() (string, error) { return s.dir, nil }
 
+// Settle removes at once what nobody may want any more.
+func (s *plainStore) Settle(keep []rootfs.Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made = slices.DeleteFunc(s.made, func(dir string) bool {
+		return !slices.Contains(keep, rootfs.Layer(plainLayer{dir})) && os.RemoveAll(dir) == nil
+	})
+}
+
 func (s *plainStore) Close() error { return nil }
 
 func (w *plainWork) Path() string { return w.dir }
@@ -140,6 +152,9 @@ func (w *plainWork) StandIn() string { return "" }
 
 func (w *plainWork) Commit(context.Context) (rootfs.Layer, error) {
 	w.store.count(-1, 0)
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	w.store.made = append(w.store.made, w.dir)
 	return plainLayer{w.dir}, nil
 }
 

@@ -29,6 +29,10 @@ type Store interface {
 	// Spool returns a directory for files of this build that are no trees, made
 	// when missing. It goes with the build, killed or not.
 	Spool() (string, error)
+	// Settle says that no more works or views will be made of the layers that are
+	// there, and that of those that works committed only the ones in keep will be
+	// written. What is not needed for that may go, beside what is left to do.
+	Settle(keep []Layer)
 	// Close releases everything that does not outlive the build.
 	Close() error
 }

@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -55,7 +56,7 @@ var _ rootfs.Store = (*Store)(nil)
 // New opens the state directory stateDir, which is made when missing, and
 // removes what killed builds left there.
 func New(stateDir string) (*Store, error) {
-	dir, err := state.Open(stateDir, "tars", os.RemoveAll)
+	dir, err := state.Open(stateDir, "tars", state.RemoveAll)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +74,21 @@ func (s *Store) CacheDir(key string) (string, error) { return s.state.CacheDir(k
 
 // Spool implements rootfs.Store.
 func (s *Store) Spool() (string, error) { return s.state.Spool() }
+
+// Settle implements rootfs.Store: layers have tars of their own, so all idle
+// trees may go.
+func (s *Store) Settle([]rootfs.Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var dirs []string
+	s.trees = slices.DeleteFunc(s.trees, func(t *tree) bool {
+		if t.use == idle {
+			dirs = append(dirs, t.dir)
+		}
+		return t.use == idle
+	})
+	s.state.Discard(dirs...)
+}
 
 // Close removes all that is this build's own: all trees, and the layers of
 // works.

@@ -1,6 +1,8 @@
 package inplace
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/org/kaniko-multiarch/internal/layer"
@@ -179,21 +182,38 @@ func (w *work) capture(ctx context.Context, changes []layer.Change) (*change, er
 		return nil, err
 	}
 	s.keep(f)
-	out := newHoles(f)
-	if err := layer.Write(ctx, out, w.tree.dir, changes, layer.WriteOptions{}); err != nil {
-		return nil, err
-	}
-	if err := out.Close(); err != nil {
-		return nil, err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	root, err := layer.Scan(ctx, f)
+	root, err := scanned(ctx, func(scan io.Writer) error {
+		out := newHoles(f)
+		if err := layer.Write(ctx, io.MultiWriter(out, scan), w.tree.dir, changes, layer.WriteOptions{}); err != nil {
+			return err
+		}
+		return out.Close()
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &change{store: s, tar: f, root: root, sockets: map[string]*layer.Node{}, made: true}, nil
+}
+
+// scanned scans a tar while write writes it.
+func scanned(ctx context.Context, write func(io.Writer) error) (root *layer.Node, err error) {
+	r, w := io.Pipe()
+	var group errgroup.Group
+	group.Go(func() (err error) {
+		defer func() { r.CloseWithError(err) }()
+		if root, err = layer.Scan(ctx, r); err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, r)
+		return err
+	})
+	buffered := bufio.NewWriterSize(w, holeSize)
+	if err = write(buffered); err == nil {
+		err = buffered.Flush()
+	}
+	w.CloseWithError(err)
+	// Each side stops with the other's error.
+	return root, cmp.Or(err, group.Wait())
 }
 
 // adopt makes what a work found what the index says.

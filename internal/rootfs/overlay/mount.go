@@ -11,6 +11,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/org/kaniko-multiarch/internal/rootfs/state"
 )
 
 // emptyName is an empty directory in the directory of a build.
@@ -86,5 +88,5 @@ func removeTree(dir string) error {
 			return err
 		}
 	}
-	return os.RemoveAll(dir)
+	return state.RemoveAll(dir)
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -36,6 +37,8 @@ type Store struct {
 
 	mu    sync.Mutex
 	bases map[digest.Digest]*tree
+	// made are the layers of works whose files are still there.
+	made []*tree
 	// standIns are those of all bases: a step can mount trees that it does not
 	// run in.
 	standIns map[layer.Copy]bool
@@ -146,6 +149,21 @@ func (s *Store) CacheDir(key string) (string, error) { return s.state.CacheDir(k
 
 // Spool implements rootfs.Store.
 func (s *Store) Spool() (string, error) { return s.state.Spool() }
+
+// Settle implements rootfs.Store.
+func (s *Store) Settle(keep []rootfs.Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var dirs []string
+	s.made = slices.DeleteFunc(s.made, func(t *tree) bool {
+		if slices.Contains(keep, rootfs.Layer(t)) {
+			return false
+		}
+		dirs = append(dirs, filepath.Dir(t.dir))
+		return true
+	})
+	s.state.Discard(dirs...)
+}
 
 // Close unmounts and removes all that is this build's own: works and views
 // that were not ended, and the layers of works.

@@ -263,14 +263,22 @@ func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
 			return nil, err
 		}
 	}
-	return &tree{
+	return w.store.keep(&tree{
 		dir:     w.upper(),
 		name:    w.name + "/u",
 		plain:   d.scratch && !d.escaped,
 		made:    true,
 		changes: d.changes,
 		naming:  w.store.naming,
-	}, nil
+	}), nil
+}
+
+// keep notes a layer that a work made.
+func (s *Store) keep(t *tree) *tree {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made = append(s.made, t)
+	return t
 }
 
 // Discard implements rootfs.Work; it does nothing after Commit.
