@@ -8,10 +8,11 @@ SHELL       := bash
 
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-# test/oracle is a module without Go files: there is nothing to lint in it.
+# test/oracle and test/act have no Go files: there is nothing to lint in them. In
+# test/cluster it would take all of Kubernetes; building it is what checks it.
 MODULES     := . examples/hello
 
-.PHONY: help build demo image test test-conformance test-all lint clean
+.PHONY: help build demo image test test-conformance test-cluster test-all lint clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +36,11 @@ test-conformance: ## Build the corpus of Dockerfiles here, in a container and wi
 	test/install.sh
 	test/with-services.sh --bases --oracle --docker go run ./test/conformance -isolation namespaces,inplace
 
-test-all: demo test test-conformance image ## All of it: the demo, the whole corpus and the tool's own image, too
+test-cluster: ## Build on a Kubernetes that is started here, with nodes of two architectures
+	test/install.sh
+	test/with-services.sh --bases --cluster go test -timeout 40m ./test/e2e -run '^TestCluster'
+
+test-all: demo test test-conformance test-cluster image ## All of it: the demo, the whole corpus, a cluster and the tool's own image, too
 
 lint: ## Formatting, go vet and staticcheck, in every module
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted >&2; exit 1; }

@@ -16,6 +16,10 @@ needed=(
   umoci:umoci
   runc:runc
   dockerd:docker.io
+  containerd:containerd # the cluster's nodes, with the next three
+  /usr/lib/cni/bridge:containernetworking-plugins
+  openssl:openssl
+  ip:iproute2
   qemu-aarch64-static:qemu-user-static
   busybox:busybox-static # the sandbox tests' root
   jq:jq

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: test/with-services.sh [--bases] [--oracle] [--docker] [--] COMMAND [ARGUMENT...]
+# usage: test/with-services.sh [--bases] [--oracle] [--docker] [--cluster] [--] COMMAND [ARGUMENT...]
 #
 # Runs COMMAND with real servers around it, and stops exactly those afterwards,
 # whatever happened. What COMMAND finds in its environment:
@@ -12,6 +12,14 @@
 #   KMA_TEST_DOCKER     path of a docker client, with --docker, and
 #   DOCKER_HOST         its daemon, which has no image and no network but the host's;
 #                       for -v there is a /var/run/docker.sock, as in most places
+#   KMA_TEST_CLUSTER    an administrator's kubeconfig, with --cluster, of a Kubernetes
+#                       with a node of linux/amd64 and one of linux/arm64: see test/cluster
+#   KMA_TEST_KUBECTL    its client's path
+#   KMA_TEST_CLUSTER_IMAGE    this tool's image, by digest, in the registry
+#   KMA_TEST_CLUSTER_CONTROL  stops and starts the cluster's parts: see test/cluster/control.sh
+#
+# With --cluster COMMAND and the servers have a network of their own, which leads
+# nowhere else: there the nodes' pods know the registry by the same address.
 #
 # A variable is absent if this machine cannot have its service; a line says why.
 # Every run has a port, a directory and QEMU registrations of its own, so runs
@@ -24,12 +32,13 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-bases= oracle= docker=
+bases= oracle= docker= cluster=
 while [ $# -gt 0 ]; do
   case $1 in
   --bases) bases=yes ;;
   --oracle) oracle=yes ;;
   --docker) docker=yes ;;
+  --cluster) cluster=yes ;;
   --) shift && break ;;
   -*) echo "with-services: unknown flag $1" >&2 && exit 2 ;;
   *) break ;;
@@ -48,7 +57,7 @@ enter() { # INSIDE UNSHARE-FLAG...
   shift
   unshare "$@" --mount --propagation private true 2>/dev/null || return 0
   KMA_SERVICES_INSIDE=$how exec unshare "$@" --mount --propagation private \
-    "${BASH_SOURCE[0]}" ${bases:+--bases} ${oracle:+--oracle} ${docker:+--docker} -- "${command[@]}"
+    "${BASH_SOURCE[0]}" ${bases:+--bases} ${oracle:+--oracle} ${docker:+--docker} ${cluster:+--cluster} -- "${command[@]}"
 }
 command=("$@")
 if [ -z "$inside" ] && [ "$(id -u)" = 0 ]; then
@@ -64,6 +73,7 @@ dir=$(mktemp -d "${TMPDIR:-/tmp}/kma-services.XXXXXX")
 binfmt=/proc/sys/fs/binfmt_misc
 cgroup=$(basename "$dir")
 groups=() entries=() pid=
+net=() # what enters the cluster's network
 # runc leaves this behind, empty; it is ours if it is not there yet.
 leftovers=(/run/runc)
 for i in "${!leftovers[@]}"; do [ ! -e "${leftovers[i]}" ] || unset "leftovers[i]"; done
@@ -90,6 +100,7 @@ cleanup() {
   for i in ${leftovers[@]+"${leftovers[@]}"} /sys/fs/cgroup/{,*/}"$cgroup"; do
     [ ! -d "$i" ] || find "$i" -depth -type d -exec rmdir {} \; || true
   done
+  [ -z "${net[*]}" ] || umount "$dir/net" || true
   rm -rf --one-file-system "$dir"
 }
 trap cleanup EXIT
@@ -100,15 +111,15 @@ trap 'exit 143' TERM HUP
 serve() {
   local name=$1
   shift
-  setpriv --pdeathsig KILL "$@" >"$dir/$name.log" 2>&1 </dev/null &
+  setpriv --pdeathsig KILL "${net[@]}" "$@" >"$dir/$name.log" 2>&1 </dev/null &
   groups+=("$!")
   disown # or bash reports its end
 }
 
-# ready COMMAND...: waits until COMMAND succeeds, 30 seconds at most, for the
-# server that was started last.
+# ready COMMAND...: waits until COMMAND succeeds, 30 seconds at most (or $patience
+# tenths), for the server that was started last.
 ready() {
-  for _ in $(seq 300); do
+  for _ in $(seq "${patience:-300}"); do
     "$@" >/dev/null 2>&1 && return 0
     kill -0 "${groups[-1]}" 2>/dev/null || break
     sleep 0.1
@@ -126,17 +137,18 @@ await() {
   exit 1
 }
 
-start_registry() {
+start_registry() { # [ADDRESS]
+  local address=${1:-127.0.0.1}
   command -v docker-registry >/dev/null || { say "no registry: docker-registry is not installed"; return; }
   cat >"$dir/registry.yml" <<Y
 version: 0.1
 log: {level: info, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: $dir/registry}, delete: {enabled: true}}
-http: {addr: "127.0.0.1:0"}
+http: {addr: "$address:0"}
 Y
   serve registry docker-registry serve "$dir/registry.yml"
-  await registry grep -q 'listening on 127' "$dir/registry.log"
-  KMA_TEST_REGISTRY=$(sed -n 's/.*listening on \(127[0-9.]*:[0-9]*\).*/\1/p' "$dir/registry.log" | head -n 1)
+  await registry grep -q "listening on $address" "$dir/registry.log"
+  KMA_TEST_REGISTRY=$(sed -n "s/.*listening on \($address:[0-9]*\).*/\1/p" "$dir/registry.log" | head -n 1)
   export KMA_TEST_REGISTRY
 }
 
@@ -250,13 +262,67 @@ J
   export KMA_TEST_DOCKER
 }
 
+# cluster_images pushes the tool's image and that of a pod's sandbox, for this
+# machine's architecture: the foreign node's programs are native, too.
+cluster_images() {
+  local work=$dir/images
+  mkdir -p "$work/kaniko"
+  (cd "$here/.." && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w -buildid=' -o "$work/kaniko/kaniko-multiarch" .)
+  ln -s kaniko-multiarch "$work/kaniko/executor"
+  cat >"$work/Dockerfile" <<D
+FROM $KMA_TEST_BASES/busybox:1 AS pause
+ENTRYPOINT ["/bin/sleep", "1000000000"]
+FROM scratch AS tool
+COPY kaniko /kaniko/
+ENV HOME=/root USER=root PATH=/kaniko DOCKER_CONFIG=/kaniko/.docker/
+ENTRYPOINT ["/kaniko/executor"]
+D
+  for target in pause tool; do
+    "$work/kaniko/kaniko-multiarch" build --context "$work" --target "$target" --state-dir "$work/state" --progress plain \
+      --destination "$KMA_TEST_REGISTRY/cluster/$target" --digest-file "$work/$target" >"$work/$target.log" 2>&1 || {
+      say "the cluster's images were not built:"
+      tail -n 20 "$work/$target.log" >&2
+      return 1
+    }
+  done
+}
+
+start_cluster() {
+  [ -n "$inside" ] || { say "no cluster: its nodes take root and a mount namespace"; return; }
+  [ -n "${KMA_TEST_BASES:-}" ] || { say "no cluster: its images take --bases and a registry"; return; }
+  local program binaries images=$dir/images
+  for program in containerd runc openssl ip /usr/lib/cni/bridge; do
+    command -v "$program" >/dev/null || { say "no cluster: $program is not installed"; return; }
+  done
+  unshare --net true 2>/dev/null || { say "no cluster: this system gives nobody a network of one's own"; return; }
+  # What comes from elsewhere comes now.
+  binaries=$("$here/binaries.sh" cluster)
+  (cd "$here/.." && go mod download)
+  cluster_images
+
+  : >"$dir/net"
+  unshare --net="$dir/net" ip link set lo up
+  net=(nsenter --net="$dir/net")
+  "${net[@]}" ip address add 10.99.0.1/32 dev lo
+  start_registry 10.99.0.1
+  export KMA_TEST_BASES=$KMA_TEST_REGISTRY/bases
+  export KMA_TEST_CLUSTER_IMAGE=$KMA_TEST_REGISTRY/cluster/tool@$(<"$images/tool")
+
+  mkdir "$dir/cluster"
+  serve cluster unshare --fork --pid --kill-child --mount-proc \
+    "$here/cluster/up.sh" "$dir/cluster" "$binaries" "$cgroup" "$KMA_TEST_REGISTRY" "$KMA_TEST_REGISTRY/cluster/pause@$(<"$images/pause")"
+  patience=3000 await cluster grep -qx up "$dir/cluster.log"
+  export KMA_TEST_CLUSTER=$dir/cluster/admin KMA_TEST_KUBECTL=$dir/cluster/bin/kubectl KMA_TEST_CLUSTER_CONTROL=$here/cluster/control.sh
+}
+
 start_registry
 register_qemu
 [ -z "$bases" ] || push_bases
+[ -z "$cluster" ] || start_cluster
 [ -z "$oracle" ] || start_oracle
 [ -z "$docker" ] || start_docker
 
-setpriv --pdeathsig TERM "$@" &
+setpriv --pdeathsig TERM "${net[@]}" "$@" &
 pid=$!
 code=0
 wait "$pid" || code=$?
