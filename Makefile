@@ -38,7 +38,7 @@ test-conformance: ## Build the corpus of Dockerfiles here, in a container and wi
 
 test-cluster: ## Build on a Kubernetes that is started here, with nodes of two architectures
 	test/install.sh
-	test/with-services.sh --bases --cluster go test -timeout 40m ./test/e2e -run '^TestCluster'
+	test/with-services.sh --bases --cluster go test -timeout 40m -parallel 8 ./test/e2e -run '^TestCluster'
 
 test-all: demo test test-conformance test-cluster image ## All of it: the demo, the whole corpus, a cluster and the tool's own image, too
 

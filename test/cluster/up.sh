@@ -41,7 +41,7 @@ keep() { # NAME COMMAND...: starts it; control.sh may stop and start it again
   start "$name"
 }
 start() {
-  eval "${command[$1]}" >>"$dir/$1.log" 2>&1 </dev/null &
+  eval "exec ${command[$1]}" >>"$dir/$1.log" 2>&1 </dev/null &
   process[$1]=$!
 }
 stop() {
@@ -173,7 +173,7 @@ node() { # ARCHITECTURE NUMBER
   "type": "bridge", "bridge": "pods-$1", "isGateway": true, "ipMasq": false, "hairpinMode": true,
   "ipam": {"type": "host-local", "dataDir": "$d/ipam", "ranges": [[{"subnet": "10.97.$2.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 J
-  echo "server = \"http://$registry\"" >"$d/hosts/$registry/hosts.toml"
+  echo "[host.\"http://$registry\"]" >"$d/hosts/$registry/hosts.toml"
   # restrict_oom_score_adj: in a virtual machine root may lack CAP_SYS_RESOURCE.
   cat >"$d/containerd.toml" <<T
 version = 2
