@@ -23,12 +23,15 @@ const (
 	Download
 	// Git is a repository.
 	Git
+	// Registry is an artifact of package ocicontext.
+	Registry
 )
 
 // Location is where a context is.
 type Location struct {
 	Kind Kind
-	// Path is a directory or file; URL what to download or clone.
+	// Path is a directory or file; URL what to download or clone, or the reference
+	// in a registry.
 	Path, URL string
 	// Ref is a branch, tag, full reference or commit; empty for the default
 	// branch. Commit, if set, is what to take of it.
@@ -60,6 +63,8 @@ func Parse(location string) (Location, error) {
 		return Location{Kind: Archive, Path: rest}, nil
 	case "git":
 		return gitLocation("https://" + rest)
+	case "oci":
+		return Location{Kind: Registry, URL: rest}, nil
 	case "http", "https":
 		return webLocation(s + "://" + rest)
 	}

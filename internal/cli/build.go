@@ -11,8 +11,6 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
-	"github.com/org/kaniko-multiarch/internal/progress"
-	"github.com/org/kaniko-multiarch/internal/sandbox/emulation"
 )
 
 type buildCommand struct {
@@ -96,63 +94,12 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err := checkStdout(o, w.Stdout); err != nil {
 		return err
 	}
-	emulator := emulation.New(w.Getenv)
-	isolation, err := isolation(ctx, c.Isolation, o.StateDir, c.Force, emulator, debugLog(w, c.Verbose))
+	r := &running{options: o, namedState: c.StateDir != "", isolation: c.Isolation, force: c.Force, verbose: c.Verbose, progress: c.Progress, started: c.started}
+	result, err := r.build(ctx, w)
 	if err != nil {
 		return err
 	}
-	if c.started != nil {
-		c.started()
-	}
-	if c.StateDir == "" {
-		o.StateDir = isolation.StateDir(o.StateDir)
-	}
-	if _, ok := isolation.(inPlace); ok {
-		if err := steady(o.StateDir); err != nil {
-			return err
-		}
-	}
-	client, err := newClient(w, o.Registries, c.Verbose)
-	if err != nil {
-		return err
-	}
-	secrets, err := local.ReadSecrets(o.Secrets, w.LookupEnv)
-	if err != nil {
-		return err
-	}
-	agents, err := openAgents(o.SSH, w.Getenv)
-	if err != nil {
-		return err
-	}
-	look := progress.Options{Out: w.Stderr, Mode: progress.Mode(c.Progress), Redact: secrets.Values(), Sections: w.Getenv("GITLAB_CI") == "true"}
-	if w.console != nil {
-		look.Groups = w.console
-	}
-	display, err := progress.New(look)
-	if err != nil {
-		return usagef("--progress: %w", err)
-	}
-	driver := &local.Driver{
-		Isolation: isolation, Registry: client, Progress: display, Secrets: secrets, Agents: agents,
-		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now, Stdin: w.Stdin, Stdout: w.Stdout,
-	}
-	result, err := driver.Build(ctx, o)
-	if err == nil {
-		display.Table("images", result.Rows)
-	}
-	if closeErr := display.Close(); err == nil && closeErr != nil {
-		err = fmt.Errorf("showing the progress: %w", closeErr)
-	}
-	err = withFix(isolation, err)
-	if failed := summarize(w, result, err, display.Timeline(), secrets.Values()); err == nil && failed != nil {
-		err = failed
-	}
-	if err != nil {
-		annotateError(w, err, secrets.Values())
-		return &redactedError{err: err, text: progress.Redact(err.Error(), secrets.Values())}
-	}
-	annotateWarnings(w, result.Warnings)
-	if err := c.handOver(ctx, w, client, result); err != nil {
+	if err := c.handOver(ctx, w, r.client, result); err != nil {
 		return err
 	}
 	if err := tellGitHub(w, result); err != nil {
@@ -163,16 +110,6 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	}
 	return printResult(w, result)
 }
-
-// redactedError is an error without secrets in its text: that of a failed step
-// holds its command.
-type redactedError struct {
-	err  error
-	text string
-}
-
-func (e *redactedError) Error() string { return e.text }
-func (e *redactedError) Unwrap() error { return e.err }
 
 // printResult prints what a script wants: one name a line.
 func printResult(w *World, r *local.Result) error {

@@ -48,6 +48,7 @@ type grammar struct {
 	Merge   mergeCommand   `cmd:"" help:"Verify digest records and publish the index of their images."`
 	Doctor  doctorCommand  `cmd:"" help:"Print what this place allows a build, with the fix for what it lacks."`
 	Prune   pruneCommand   `cmd:"" help:"Remove base layers and cache mounts of earlier builds from this machine."`
+	Job     jobCommand     `cmd:"" hidden:"" help:"Build what a driver elsewhere asks for."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

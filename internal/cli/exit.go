@@ -68,11 +68,7 @@ func report(w World, err error) int {
 	if errors.As(err, &at) && at.Excerpt != "" {
 		fmt.Fprintf(w.Stderr, "%s", at.Excerpt)
 	}
-	code, hint := classify(err)
-	text := strings.TrimSpace(err.Error())
-	if hint != "" {
-		text += ": " + hint
-	}
+	code, text := explain(err)
 	if hasPlace(err) {
 		// GitHub has it at its line already.
 		fmt.Fprintf(w.Stderr, "error: %s\n", text)
@@ -80,6 +76,16 @@ func report(w World, err error) int {
 	}
 	say(&w, "error", text)
 	return code
+}
+
+// explain is the exit code and the text for people of an error.
+func explain(err error) (code int, text string) {
+	code, hint := classify(err)
+	text = strings.TrimSpace(err.Error())
+	if hint != "" {
+		text += ": " + hint
+	}
+	return code, text
 }
 
 // classify maps an error to its exit code and, where the text of the error does

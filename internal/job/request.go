@@ -24,9 +24,8 @@ import (
 // SecretDir is where the pod has the Secret of a payload, a file for each key.
 const SecretDir = "/kaniko/job"
 
-// Directories in the working directory of the build, below which all paths are
-// that a Request has. FilesDir has the files of the Request, SecretsDir those of
-// SecretDir.
+// Directories in the working directory of the build, to which all paths are relative
+// that a Request has. FilesDir has files of the Request, SecretsDir is SecretDir.
 const (
 	FilesDir   = "files"
 	SecretsDir = "secrets"
@@ -35,10 +34,10 @@ const (
 // Request is what to build, for one platform. It holds no secret: whoever may look
 // at pods can read their arguments.
 type Request struct {
-	// Options name files by paths in FilesDir and SecretsDir, and contexts in the
+	// Options name files by paths in the working directory, and contexts in the
 	// registry or elsewhere.
 	Options build.Options
-	// Files are by their path below FilesDir.
+	// Files are by their path in the working directory.
 	Files map[string][]byte `json:",omitempty"`
 	// Hidden are the contexts, and the Dockerfile, whose location is a secret: the
 	// file in SecretsDir that has it, by ContextLocation, DockerfileLocation or
@@ -112,7 +111,7 @@ func encode(data []byte) (string, error) {
 type TooLargeError struct{ Size int }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("the build's options take %d KiB, compressed, and the argument of a pod holds %d: keep the Dockerfile in the context, and give large build arguments as files of the context", (e.Size+1023)>>10, maxArgument>>10)
+	return fmt.Sprintf("the build's options take %d KiB, compressed, and the argument of a pod holds %d: keep the Dockerfile in the context, give large build arguments as files of the context, and as --registry-certificate just the authority of that registry", (e.Size+1023)>>10, maxArgument>>10)
 }
 
 // Decode is the reverse of Encode.

@@ -25,6 +25,9 @@ type UnpackOptions struct {
 	// Dangling makes an entry behind a link that leads nowhere an error. Otherwise
 	// the link's target is made.
 	Dangling bool
+	// Mtime replaces the time of an entry; it is called once for each, in their
+	// order. Nil keeps them.
+	Mtime func() (time.Time, error)
 	// Chown is the owner of all entries instead of the archive's.
 	Chown *Owner
 	// Xattr renames or drops extended attributes; nil keeps them as they are.
@@ -85,6 +88,11 @@ func Unpack(ctx context.Context, r io.Reader, dir string, opts UnpackOptions) er
 		}
 		if err != nil {
 			return fmt.Errorf("reading a tar: %w", err)
+		}
+		if opts.Mtime != nil {
+			if hdr.ModTime, err = opts.Mtime(); err != nil {
+				return fmt.Errorf("unpacking %q: %w", hdr.Name, err)
+			}
 		}
 		if err := u.next(hdr); err != nil {
 			return fmt.Errorf("unpacking %q: %w", hdr.Name, err)

@@ -55,7 +55,7 @@ func openContexts(ctx context.Context, o build.Options, remote *remoteContexts) 
 			continue
 		}
 		if rest, ok := strings.CutPrefix(value, "oci-layout://"); ok {
-			if err := c.addLayout(name, rest); err != nil {
+			if err := c.addLayout(ctx, o, name, rest); err != nil {
 				return nil, err
 			}
 			continue

@@ -14,6 +14,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/layer"
+	"github.com/org/kaniko-multiarch/internal/ocicontext"
 )
 
 // fetch brings a context that is somewhere else into a new directory in dir, and
@@ -99,6 +100,8 @@ func (f *fetcher) context(ctx context.Context, at buildcontext.Location) (string
 		err = unpack(ctx, cmp.Or[io.Reader](f.Stdin, strings.NewReader("")), "the standard input", dir)
 	case buildcontext.Archive:
 		err = unpackFile(ctx, at.Path, at.Path, dir)
+	case buildcontext.Registry:
+		err = ocicontext.Fetch(ctx, f.Registry, at.URL, dir)
 	case buildcontext.Download:
 		var name string
 		if name, err = f.download(ctx, at.URL, "context.tar"); err != nil {

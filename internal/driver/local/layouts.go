@@ -8,6 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/ocicontext"
 	"github.com/org/kaniko-multiarch/internal/ocilayout"
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
@@ -19,10 +21,23 @@ const layoutScheme = "oci-layout://"
 // inLayout reports whether an image is in an OCI layout instead of a registry.
 func inLayout(ref string) bool { return strings.HasPrefix(ref, layoutScheme) }
 
-// addLayout opens DIRECTORY[:TAG][@DIGEST] as a named context.
-func (c *contexts) addLayout(name, location string) error {
+// addLayout opens DIRECTORY[:TAG][@DIGEST] as a named context. Instead of a
+// directory it can be a context in a registry, which has a digest itself.
+func (c *contexts) addLayout(ctx context.Context, o build.Options, name, location string) error {
+	if strings.HasPrefix(location, ocicontext.Scheme) {
+		i := strings.LastIndexByte(location, '@')
+		dir, err := c.remote.fetch(ctx, o, name, location[:i])
+		if err != nil {
+			return &ContextError{Name: name, Err: err}
+		}
+		return c.openLayout(name, dir, "", location[i+1:])
+	}
 	dir, want, _ := strings.Cut(location, "@")
 	dir, tag, _ := strings.Cut(dir, ":")
+	return c.openLayout(name, dir, tag, want)
+}
+
+func (c *contexts) openLayout(name, dir, tag, want string) error {
 	if want != "" {
 		if err := digest.Digest(want).Validate(); err != nil {
 			return &ContextError{Name: name, Err: fmt.Errorf("digest %q: %w", want, err)}

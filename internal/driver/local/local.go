@@ -6,6 +6,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,10 @@ type Driver struct {
 	// Stdout takes the outputs that go to "-".
 	Stdout io.Writer
 	Now    func() time.Time
+	// Run is the CI run of the records; nil asks the environment.
+	Run *ci.Run
+	// DockerfileName is the Dockerfile's name in messages; empty for its path.
+	DockerfileName string
 }
 
 // Isolation is where trees live and processes run. They go together.
@@ -159,6 +164,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	defer contexts.close()
 
 	images := newBaseImages(d.Registry)
+	contexts.display = cmp.Or(d.DockerfileName, contexts.display)
 	loaded, err := frontend.Load(ctx, contexts.frontend(o, platforms, images))
 	var warnings []progress.Warning
 	if loaded != nil {
@@ -221,7 +227,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	if target.none() {
 		result.Image = ""
 	}
-	run := ci.Detect(ctx, d.getenv, buildcontext.Dir(o.Context))
+	run := d.run(ctx, o)
 	for _, img := range built {
 		result.Records = append(result.Records, d.record(o, target, run, img, emulated, d.Now().Sub(started)))
 		result.Rows = append(result.Rows, progress.ImageRow{
@@ -276,6 +282,13 @@ func (d *Driver) prune(ctx context.Context, o build.Options) {
 	if _, err := state.Prune(ctx, o.StateDir, *o.StateSize); err != nil && !errors.Is(err, state.ErrInUse) {
 		d.Progress.Warn(progress.Warning{Text: fmt.Sprintf("--state-size: %v", err)})
 	}
+}
+
+func (d *Driver) run(ctx context.Context, o build.Options) ci.Run {
+	if d.Run != nil {
+		return *d.Run
+	}
+	return ci.Detect(ctx, d.getenv, buildcontext.Dir(o.Context))
 }
 
 func (d *Driver) getenv(name string) string {

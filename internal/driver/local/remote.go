@@ -12,6 +12,8 @@ import (
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/frontend"
 	"github.com/org/kaniko-multiarch/internal/git"
+	"github.com/org/kaniko-multiarch/internal/ocicontext"
+	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
 // remoteContexts brings contexts here that are repositories in BuildKit's form,
@@ -19,6 +21,7 @@ import (
 type remoteContexts struct {
 	git      *git.Client
 	download *downloader
+	registry *registry.Client
 	// main are further secrets for the main context: a Dockerfile cannot name the
 	// server that they are sent to.
 	main map[string][]byte
@@ -34,7 +37,7 @@ func (d *Driver) remoteContexts(o build.Options, dir string) *remoteContexts {
 	if d.Agents != nil {
 		c.Agents = d.Agents
 	}
-	r := &remoteContexts{git: c, download: newDownloader(o.Registries.Retry), in: dir}
+	r := &remoteContexts{git: c, download: newDownloader(o.Registries.Retry), registry: d.Registry, in: dir}
 	if d.LookupEnv != nil {
 		if dir := d.getenv("DOCKER_CONFIG"); dir != "" {
 			r.credentials = append(r.credentials, filepath.Join(dir, "config.json"))
@@ -63,12 +66,16 @@ func (r *remoteContexts) fetch(ctx context.Context, o build.Options, name, locat
 	if inRepository(location) {
 		return r.repository(ctx, o, name, location)
 	}
-	if name == mainContext || !archiveURL.MatchString(location) {
+	inRegistry := strings.HasPrefix(location, ocicontext.Scheme)
+	if name == mainContext || !inRegistry && !archiveURL.MatchString(location) {
 		return "", nil
 	}
 	dir, err := r.make()
 	if err != nil {
 		return "", err
+	}
+	if inRegistry {
+		return dir, ocicontext.Fetch(ctx, r.registry, strings.TrimPrefix(location, ocicontext.Scheme), dir)
 	}
 	f, err := os.Create(filepath.Join(r.dir, path.Base(dir)+".tar"))
 	if err != nil {

@@ -135,3 +135,36 @@ func (t *target) indexAnnotations() []string {
 	}
 	return out
 }
+
+// Target is where a build goes, for a driver that builds each platform elsewhere.
+type Target struct {
+	Platforms []ocispecs.Platform
+	// Repository takes the images by digest; it is zero when nothing is published
+	// and no name is given.
+	Repository registry.Ref
+
+	target *target
+}
+
+// ParseTarget checks all that o says of where the result goes, as Build does.
+func ParseTarget(o build.Options) (*Target, error) {
+	platforms, err := parsePlatforms(o.Platforms)
+	if err != nil {
+		return nil, err
+	}
+	t, err := parseTarget(o, len(platforms))
+	if err != nil {
+		return nil, err
+	}
+	return &Target{platforms, t.repository, t}, t.check(platforms, o)
+}
+
+// ManifestAnnotations are those of the image's manifest.
+func (t *Target) ManifestAnnotations(p ocispecs.Platform) map[string]string {
+	return t.target.manifestAnnotations(p)
+}
+
+// DescriptorAnnotations are those of the image in an index.
+func (t *Target) DescriptorAnnotations(p ocispecs.Platform) map[string]string {
+	return t.target.descriptorAnnotations(platform.Format(p))
+}

@@ -1,0 +1,105 @@
+package buildcontext
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	cfs "github.com/containerd/continuity/fs"
+	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
+)
+
+// WriteTar writes the selected files as an uncompressed tar, as Materialize would
+// copy them. Their times are not in it, so that a checkout of the same files has
+// the same bytes: each is given to mtime, in nanoseconds since 1970 and in the
+// order of the tar.
+func (c *Context) WriteTar(ctx context.Context, w io.Writer, sel Selection, mtime func(int64)) error {
+	files, err := c.selected(sel)
+	if err != nil {
+		return fmt.Errorf("selecting files of the context: %w", err)
+	}
+	if err := fsutil.WriteTar(ctx, timeless{files, c, mtime}, w); err != nil {
+		return fmt.Errorf("packing the context: %w", err)
+	}
+	return nil
+}
+
+// timeless is a file system whose files are of 1970.
+type timeless struct {
+	fsutil.FS
+	c     *Context
+	mtime func(int64)
+}
+
+func (t timeless) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+	return t.FS.Walk(ctx, target, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fn(p, d, err)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		stat, ok := info.Sys().(*types.Stat)
+		if !ok {
+			return fmt.Errorf("%s: metadata of an unknown kind", p)
+		}
+		t.mtime(stat.ModTime)
+		stat = stat.Clone()
+		stat.ModTime = 0
+		if d.Type().IsRegular() && stat.Linkname == "" && stat.Size == 0 {
+			// A link whose other name is filtered out has no size.
+			real, err := t.c.root.Lstat(p)
+			if err != nil {
+				return readError(p, err)
+			}
+			stat.Size = real.Size()
+		}
+		return fn(p, timelessEntry{d, stat}, nil)
+	})
+}
+
+type timelessEntry struct {
+	fs.DirEntry
+	stat *types.Stat
+}
+
+func (e timelessEntry) Info() (fs.FileInfo, error) { return &fsutil.StatInfo{Stat: e.stat}, nil }
+
+// Resolve returns the path in the context that a name leads to: links are followed
+// as in ReadFile.
+func (c *Context) Resolve(name string) (string, error) {
+	real, err := cfs.RootPath(c.path, name)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Rel(c.path, real)
+}
+
+// Contains returns the path in the context of a file that is in it. Links on the
+// way to the file, or in its place, could lead elsewhere in a copy: they are not in
+// it.
+func (c *Context) Contains(file string) (string, bool) {
+	dir, err := os.Readlink(c.path)
+	if err != nil {
+		return "", false
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return "", false
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return "", false
+	}
+	name, err := filepath.Rel(dir, real)
+	if err != nil || !filepath.IsLocal(name) {
+		return "", false
+	}
+	info, err := os.Lstat(abs)
+	return name, err == nil && info.Mode().IsRegular()
+}
