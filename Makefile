@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # test/cluster it would take all of Kubernetes; building it is what checks it.
 MODULES     := . examples/hello
 
-.PHONY: help build demo image test test-conformance test-cluster test-all lint clean
+.PHONY: help build demo image test test-conformance test-cluster test-all bench lint clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,17 @@ test-cluster: ## Build on a Kubernetes that is started here, with nodes of two a
 	test/with-services.sh --bases --cluster go test -timeout 40m -parallel 8 ./test/e2e -run '^TestCluster'
 
 test-all: demo test test-conformance test-cluster image ## All of it: the demo, the whole corpus, a cluster and the tool's own image, too
+
+# What it takes is in test/bench/main.go. ONLY=M1,W4 RUNS=3 PEERS=buildkit OUT=FILE CHART=FILE
+# choose; PEER_KANIKO, PEER_BUILDKITD and PEER_BUILDAH are paths of peers.
+bench: export KMA_TEST_BUILDKITD := $(PEER_BUILDKITD)
+bench: export PEER_KANIKO := $(PEER_KANIKO)
+bench: export PEER_BUILDAH := $(PEER_BUILDAH)
+bench: ## Measure builds beside kaniko, BuildKit and buildah, those that are here (OUT=FILE keeps the figures)
+	test/install.sh
+	test/with-services.sh --bases --oracle --docker --disk 60 go run ./test/bench \
+	  $(if $(ONLY),-only $(ONLY) -limits=false) $(if $(PEERS),-peers $(PEERS)) $(if $(RUNS),-runs $(RUNS)) \
+	  $(if $(OUT),-out $(abspath $(OUT))) $(if $(CHART),-chart $(abspath $(CHART)))
 
 lint: ## Formatting, go vet and staticcheck, in every module
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted >&2; exit 1; }

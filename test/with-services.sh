@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: test/with-services.sh [--bases] [--oracle] [--docker] [--cluster] [--] COMMAND [ARGUMENT...]
+# usage: test/with-services.sh [--bases] [--oracle] [--docker] [--cluster] [--disk GIB] [--] COMMAND [ARGUMENT...]
 #
 # Runs COMMAND with real servers around it, and stops exactly those afterwards,
 # whatever happened. What COMMAND finds in its environment:
@@ -12,6 +12,8 @@
 #   KMA_TEST_DOCKER     path of a docker client, with --docker, and
 #   DOCKER_HOST         its daemon, which has no image and no network but the host's;
 #                       for -v there is a /var/run/docker.sock, as in most places
+#   TMPDIR              with --disk: a directory on a new file system of at most GIB, ext4
+#                       with a journal in a sparse file, where the servers' data are, too
 #   KMA_TEST_CLUSTER    an administrator's kubeconfig, with --cluster, of a Kubernetes
 #                       with a node of linux/amd64 and one of linux/arm64: see test/cluster
 #   KMA_TEST_KUBECTL    its client's path
@@ -20,6 +22,8 @@
 #
 # With --cluster COMMAND and the servers have a network of their own, which leads
 # nowhere else: there the nodes' pods know the registry by the same address.
+#
+# KMA_TEST_BUILDKITD is another BuildKit daemon to start, by its path.
 #
 # A variable is absent if this machine cannot have its service; a line says why.
 # Every run has a port, a directory and QEMU registrations of its own, so runs
@@ -32,13 +36,14 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-bases= oracle= docker= cluster=
+bases= oracle= docker= cluster= disk=
 while [ $# -gt 0 ]; do
   case $1 in
   --bases) bases=yes ;;
   --oracle) oracle=yes ;;
   --docker) docker=yes ;;
   --cluster) cluster=yes ;;
+  --disk) disk=${2:?--disk takes a number of GiB} && shift ;;
   --) shift && break ;;
   -*) echo "with-services: unknown flag $1" >&2 && exit 2 ;;
   *) break ;;
@@ -57,7 +62,8 @@ enter() { # INSIDE UNSHARE-FLAG...
   shift
   unshare "$@" --mount --propagation private true 2>/dev/null || return 0
   KMA_SERVICES_INSIDE=$how exec unshare "$@" --mount --propagation private \
-    "${BASH_SOURCE[0]}" ${bases:+--bases} ${oracle:+--oracle} ${docker:+--docker} ${cluster:+--cluster} -- "${command[@]}"
+    "${BASH_SOURCE[0]}" ${bases:+--bases} ${oracle:+--oracle} ${docker:+--docker} ${cluster:+--cluster} \
+    ${disk:+--disk "$disk"} -- "${command[@]}"
 }
 command=("$@")
 if [ -z "$inside" ] && [ "$(id -u)" = 0 ]; then
@@ -101,6 +107,7 @@ cleanup() {
     [ ! -d "$i" ] || find "$i" -depth -type d -exec rmdir {} \; || true
   done
   [ -z "${net[*]}" ] || umount "$dir/net" || true
+  if mountpoint -q "$dir"; then umount --lazy "$dir"; fi
   rm -rf --one-file-system "$dir"
 }
 trap cleanup EXIT
@@ -135,6 +142,22 @@ await() {
   say "$name did not start:"
   tail -n 20 "$dir/$name.log" >&2
   exit 1
+}
+
+# make_disk puts a file system of our own below $dir: its speed depends on no
+# other's age, and it has a journal. The file has no name, so it goes with the mount.
+make_disk() {
+  [ -n "$inside" ] || { say "no disk: mounting one takes root and a mount namespace"; return; }
+  local file
+  file=$(mktemp "${TMPDIR:-/tmp}/kma-disk.XXXXXX")
+  truncate -s "${disk}G" "$file"
+  if /sbin/mkfs.ext4 -q -F -m 0 -E nodiscard "$file" && mount -o loop,noatime,noinit_itable "$file" "$dir"; then
+    mkdir -m 1777 "$dir/tmp"
+    export TMPDIR=$dir/tmp
+  else
+    say "no disk: see the messages above"
+  fi
+  rm -f "$file"
 }
 
 start_registry() { # [ADDRESS]
@@ -203,7 +226,7 @@ root = "$dir/buildkit"
 [registry."$KMA_TEST_REGISTRY"]
   http = true
 T
-  serve buildkitd "$bin/buildkitd" --config "$dir/buildkitd.toml"
+  serve buildkitd "${KMA_TEST_BUILDKITD:-$bin/buildkitd}" --config "$dir/buildkitd.toml"
   export KMA_TEST_BUILDKIT=unix://$dir/buildkitd.sock KMA_TEST_BUILDCTL=$bin/buildctl
   await buildkitd "$KMA_TEST_BUILDCTL" --addr "$KMA_TEST_BUILDKIT" debug workers
 }
@@ -315,6 +338,7 @@ start_cluster() {
   export KMA_TEST_CLUSTER=$dir/cluster/admin KMA_TEST_KUBECTL=$dir/cluster/bin/kubectl KMA_TEST_CLUSTER_CONTROL=$here/cluster/control.sh
 }
 
+[ -z "$disk" ] || make_disk
 start_registry
 register_qemu
 [ -z "$bases" ] || push_bases
