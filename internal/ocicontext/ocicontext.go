@@ -124,7 +124,7 @@ func Fetch(ctx context.Context, client *registry.Client, location, dir string) e
 		return err
 	}
 	if ref.Digest == "" {
-		return fmt.Errorf("%s%s: want a context by its digest: REPOSITORY@sha256:...", Scheme, location)
+		return fmt.Errorf("%s%s: want REPOSITORY@sha256:DIGEST, a context by its digest", Scheme, location)
 	}
 	_, data, err := client.Manifest(ctx, ref)
 	if err != nil {
