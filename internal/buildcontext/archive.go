@@ -22,7 +22,7 @@ func (c *Context) WriteTar(ctx context.Context, w io.Writer, sel Selection, mtim
 	if err != nil {
 		return fmt.Errorf("selecting files of the context: %w", err)
 	}
-	if err := fsutil.WriteTar(ctx, timeless{files, c, mtime}, w); err != nil {
+	if err := fsutil.WriteTar(ctx, timeless{files, mtime}, w); err != nil {
 		return fmt.Errorf("packing the context: %w", err)
 	}
 	return nil
@@ -31,7 +31,6 @@ func (c *Context) WriteTar(ctx context.Context, w io.Writer, sel Selection, mtim
 // timeless is a file system whose files are of 1970.
 type timeless struct {
 	fsutil.FS
-	c     *Context
 	mtime func(int64)
 }
 
@@ -51,14 +50,6 @@ func (t timeless) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) er
 		t.mtime(stat.ModTime)
 		stat = stat.Clone()
 		stat.ModTime = 0
-		if d.Type().IsRegular() && stat.Linkname == "" && stat.Size == 0 {
-			// A link whose other name is filtered out has no size.
-			real, err := t.c.root.Lstat(p)
-			if err != nil {
-				return readError(p, err)
-			}
-			stat.Size = real.Size()
-		}
 		return fn(p, timelessEntry{d, stat}, nil)
 	})
 }
