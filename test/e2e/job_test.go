@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,10 +19,15 @@ import (
 // prepare is what a driver does before it starts a pod.
 func prepare(t *testing.T, o build.Options, env map[string]string) map[string]job.Payload {
 	t.Helper()
+	return prepareWith(t, o, env, nil)
+}
+
+func prepareWith(t *testing.T, o build.Options, env map[string]string, stdin io.Reader) map[string]job.Payload {
+	t.Helper()
 	client, err := registry.New(registry.Options{HomeDir: t.TempDir(), Getenv: func(string) string { return "" }})
 	assert.NilError(t, err)
 	payloads, err := job.Prepare(t.Context(), job.From{
-		Registry: client, LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }, SpoolDir: t.TempDir(),
+		Registry: client, LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }, SpoolDir: t.TempDir(), Stdin: stdin,
 	}, o)
 	assert.NilError(t, err)
 	return payloads
