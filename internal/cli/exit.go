@@ -16,6 +16,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/fileop"
 	"github.com/org/kaniko-multiarch/internal/frontend"
 	"github.com/org/kaniko-multiarch/internal/git"
+	"github.com/org/kaniko-multiarch/internal/job"
 	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 	"github.com/org/kaniko-multiarch/merge"
@@ -110,10 +111,13 @@ func classify(err error) (code int, hint string) {
 		late      *local.TimeoutError
 		network   *net.OpError
 		absent    *docker.UnreachableError
+		elsewhere *job.FailedError
 	)
 	switch {
 	case errors.Is(err, errInterrupted):
 		return exitCancelled, ""
+	case errors.As(err, &elsewhere):
+		return elsewhere.Result.ExitCode, "" // its text has the hint
 	case errors.As(err, &late):
 		return exitStep, ""
 	case errors.Is(err, buildcontext.ErrUnsupported):
@@ -148,6 +152,9 @@ func classify(err error) (code int, hint string) {
 
 // stepCode is the exit code of the step that failed.
 func stepCode(err error) (code int, ok bool) {
+	if elsewhere, ok := errors.AsType[*job.FailedError](err); ok && elsewhere.Result.StepCode != nil {
+		return *elsewhere.Result.StepCode, true
+	}
 	var exit *sandbox.ExitError
 	if errors.As(err, &exit) {
 		return exit.Code, true

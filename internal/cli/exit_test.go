@@ -18,6 +18,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/fileop"
 	"github.com/org/kaniko-multiarch/internal/frontend"
+	"github.com/org/kaniko-multiarch/internal/job"
 	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 	"github.com/org/kaniko-multiarch/merge"
@@ -38,6 +39,7 @@ func TestReport(t *testing.T) {
 		{"step_is_killed", step(&sandbox.ExitError{Code: 137}), 1, "see its output above"},
 		{"other_error_of_a_step", step(cause), 1, ""},
 		{"unknown_error", cause, 1, ""},
+		{"elsewhere", fmt.Errorf("building: %w", &job.FailedError{Platform: "linux/arm64", Result: job.Result{ExitCode: 4, Error: "cause"}}), 4, ""},
 		{"timeout", &local.TimeoutError{Limit: time.Minute}, 1, ""},
 		{"deadline", context.DeadlineExceeded, 1, ""},
 
@@ -126,4 +128,36 @@ func TestExitCodes(t *testing.T) {
 	t.Parallel()
 	got := []int{exitOK, exitStep, exitUsage, exitDockerfile, exitDenied, exitUnavailable, exitEnvironment, exitVerify, exitCancelled}
 	assert.Check(t, is.DeepEqual(got, []int{0, 1, 2, 3, 4, 5, 6, 7, 130}))
+}
+
+// The code of a failed step is executor's, wherever it ran.
+func TestStepCode(t *testing.T) {
+	t.Parallel()
+	three := 3
+	for _, tc := range []struct {
+		name string
+		err  error
+		code int
+		ok   bool
+	}{
+		{"here", &engine.StepError{Name: "x", Err: &sandbox.ExitError{Code: 3}}, 3, true},
+		{"elsewhere", fmt.Errorf("x: %w", &job.FailedError{Result: job.Result{ExitCode: 1, StepCode: &three}}), 3, true},
+		{"no_step", &job.FailedError{Result: job.Result{ExitCode: 1}}, 0, false},
+		{"other", errors.New("x"), 0, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			code, ok := stepCode(tc.err)
+			assert.Check(t, is.Equal(code, tc.code))
+			assert.Check(t, is.Equal(ok, tc.ok))
+		})
+	}
+}
+
+// The pod has the Secret where job looks for it.
+func TestJob_defaults(t *testing.T) {
+	t.Parallel()
+	g, err := parse(t, nil, "job", "--request=x")
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(g.Job.SecretDir, job.SecretDir))
 }

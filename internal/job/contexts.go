@@ -96,14 +96,18 @@ func (p *packer) dockerfile(here *local.Here) (inContext string, err error) {
 	}
 	if main := here.Contexts[local.MainContext]; main != nil {
 		if name, ok := main.Contains(here.Dockerfile); ok {
+			if buildcontext.Dir(p.in.Context) == "" { // its path is that of an archive's copy
+				p.request.DockerfileName = name
+			}
 			o.Dockerfile = name
 			return name, nil
 		}
 	}
-	// Where the context is elsewhere, its own file of that name may come first.
+	// The name counts where the context is elsewhere: its own file may come first.
 	name := filepath.Clean(here.Dockerfile)
-	for !filepath.IsLocal(name) {
-		_, name, _ = strings.Cut(name, "/")
+	if !filepath.IsLocal(name) {
+		name = filepath.Join(FilesDir, "dockerfile", filepath.Base(name))
+		p.request.DockerfileName = cmp.Or(here.DockerfileName, here.Dockerfile)
 	}
 	data, err := os.ReadFile(here.Dockerfile)
 	if err != nil {

@@ -20,7 +20,8 @@ import (
 
 // From is the machine that sends a build away.
 type From struct {
-	Registry  *registry.Client
+	Registry *registry.Client
+	// LookupEnv finds the values of secrets, and what logs in to a git server.
 	LookupEnv func(string) (string, bool)
 	// Stdin may have the context; nil is empty.
 	Stdin io.Reader

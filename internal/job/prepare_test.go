@@ -418,6 +418,7 @@ func TestPrepare_dockerfile(t *testing.T) {
 			} else {
 				_, ok := r.Files[r.Options.Dockerfile]
 				assert.Check(t, ok, r.Options.Dockerfile)
+				assert.Check(t, strings.HasPrefix(r.DockerfileName, dir) || tc.given == "", r.DockerfileName)
 			}
 			// A build there would send the same.
 			o.Context = fetched

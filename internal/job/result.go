@@ -116,3 +116,11 @@ func ParseResult(message string) (Result, error) {
 	}
 	return r, nil
 }
+
+// FailedError is a build elsewhere that failed, as its own Result tells.
+type FailedError struct {
+	Platform string
+	Result   Result
+}
+
+func (e *FailedError) Error() string { return e.Platform + ": " + e.Result.Error }
