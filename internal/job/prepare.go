@@ -79,7 +79,7 @@ func Prepare(ctx context.Context, from From, o build.Options) (map[string]Payloa
 		if _, err := r.Encode(); err != nil {
 			return nil, &local.InputError{Err: err}
 		}
-		out[platform.Format(each)] = Payload{Request: r, Secret: p.secret, Annotations: target.DescriptorAnnotations(each)}
+		out[platform.Format(each)] = Payload{Request: r, Secret: p.secret}
 	}
 	return out, nil
 }

@@ -66,9 +66,6 @@ const (
 type Payload struct {
 	Request Request
 	Secret  map[string][]byte
-	// Annotations are those of the image's descriptor, which belong to the record.
-	// They do not travel.
-	Annotations map[string]string
 }
 
 // version begins an encoded Request. Another version's options would be

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
+	"github.com/org/kaniko-multiarch/internal/progress"
 	"github.com/org/kaniko-multiarch/internal/record"
 )
 
@@ -38,6 +40,14 @@ type Result struct {
 	// Error says what went wrong, and what to do. It may have been shortened in the
 	// middle.
 	Error string `json:"error,omitempty"`
+}
+
+// Row is the line of the final table for the image of the record.
+func (r Result) Row() progress.ImageRow {
+	return progress.ImageRow{
+		Platform: r.Record.Platform, Digest: r.Record.Digest.String(), Size: r.ImageSize, LayersReused: r.LayersReused, LayersBuilt: r.LayersBuilt,
+		Time: time.Duration(r.Record.Seconds * float64(time.Second)), Emulated: r.Record.Emulated,
+	}
 }
 
 // cut stands where an error was shortened.

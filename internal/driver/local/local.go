@@ -236,7 +236,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 			Emulated: emulated[platform.Format(img.Platform)],
 		})
 	}
-	if err := d.publish(ctx, o, target, built, result); err != nil {
+	if err := d.publish(ctx, o, target, built[0].Descriptor, built[0].Manifest, result); err != nil {
 		return nil, err
 	}
 	if err := out.finish(ctx, target, result); err != nil {

@@ -10,8 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/org/kaniko-multiarch/internal/build"
-	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/newfile"
 	"github.com/org/kaniko-multiarch/internal/progress"
 	"github.com/org/kaniko-multiarch/internal/record"
@@ -20,9 +21,10 @@ import (
 )
 
 // publish makes the index, if there is one, copies to further repositories and
-// moves the tags, all in this order: a name never shows what is not there.
-func (d *Driver) publish(ctx context.Context, o build.Options, t *target, built []*engine.Image, r *Result) error {
-	r.Descriptor = built[0].Descriptor
+// moves the tags, all in this order: a name never shows what is not there. first
+// and manifest are those of the first image.
+func (d *Driver) publish(ctx context.Context, o build.Options, t *target, first ocispecs.Descriptor, manifest []byte, r *Result) error {
+	r.Descriptor = first
 	if t.index {
 		return d.publishIndex(ctx, o, t, r)
 	}
@@ -36,7 +38,7 @@ func (d *Driver) publish(ctx context.Context, o build.Options, t *target, built 
 		}
 	}
 	for _, tag := range t.tags {
-		desc, err := d.Registry.PushManifest(ctx, tag, built[0].Descriptor.MediaType, built[0].Manifest)
+		desc, err := d.Registry.PushManifest(ctx, tag, first.MediaType, manifest)
 		if o.IgnoreImmutableTags && errors.Is(err, registry.ErrImmutable) {
 			d.Progress.Warn(progress.Warning{Text: fmt.Sprintf("%s was left as it is: the registry does not let the tag move", tag)})
 			continue
