@@ -1,0 +1,137 @@
+// Package kubernetes is the driver that has every platform built by a Job of its
+// own, on a node of the architecture. It makes the Jobs, shows what they do, and
+// takes their answers.
+//
+// It must not know what travels to a Job, nor how an image is made of the answers.
+package kubernetes
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/kaniko-multiarch/internal/progress"
+)
+
+// Driver runs Jobs. It is used once.
+type Driver struct {
+	Client   kubernetes.Interface
+	Progress progress.Reporter
+	// Key names what is built, in the names and labels of the objects.
+	Key string
+	// Answer reads a pod's termination message. whole is false for a message that is
+	// not one of our program's, as when it was killed; err is what the build failed
+	// of.
+	Answer func(platform, message string) (whole bool, err error)
+	// OwnPod is the name of the pod that this process runs in; empty outside of the
+	// cluster.
+	OwnPod string
+
+	settings  *settings
+	namespace string
+	// run is in the labels of all objects, and of nobody else's.
+	run       string
+	owner     []metav1.OwnerReference
+	pace      pace
+	contacted atomic.Bool
+	outage    sync.Once
+}
+
+// New makes a driver for a cluster. The errors are mistakes in c.
+func New(cluster *Cluster, c Config) (*Driver, error) {
+	s, err := c.parse()
+	if err != nil {
+		return nil, err
+	}
+	if s.template, err = readTemplate(c.Template); err != nil {
+		return nil, err
+	}
+	d := &Driver{Client: cluster.Client, settings: s, namespace: c.Namespace, pace: usualPace()}
+	if d.namespace == "" {
+		d.namespace = cluster.Namespace
+	}
+	if cluster.InCluster {
+		d.OwnPod, _ = os.Hostname()
+	}
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	d.run = hex.EncodeToString(b[:])
+	// What is wrong with the template shows before anything is sent.
+	_, err = d.pod("x", Task{Platform: "linux/amd64", Args: []string{"job"}}, "amd64")
+	return d, err
+}
+
+// Check finds, before anything is sent or started, what no node could build.
+func (d *Driver) Check(ctx context.Context, platforms []string) error {
+	var tasks []Task
+	for _, p := range platforms {
+		tasks = append(tasks, Task{Platform: p})
+	}
+	_, err := d.place(ctx, tasks)
+	return err
+}
+
+// Run has all tasks done, and returns the pods' messages by platform. When one
+// fails, the others are ended. No object is left when it returns, unless the API
+// server was out of reach; then the cluster ends and removes the Jobs itself, after
+// the lease and the time to live.
+func (d *Driver) Run(ctx context.Context, tasks []Task) (map[string]string, error) {
+	places, err := d.place(ctx, tasks)
+	if err != nil {
+		return nil, err
+	}
+	d.findOwner(ctx)
+	w, stop := d.watch(ctx)
+	defer stop()
+	var mu sync.Mutex
+	out := map[string]string{}
+	group, groupCtx := errgroup.WithContext(ctx)
+	if n := d.settings.Parallel; n > 0 {
+		group.SetLimit(n)
+	}
+	for _, t := range tasks {
+		group.Go(func() error {
+			if groupCtx.Err() != nil {
+				return context.Cause(groupCtx)
+			}
+			message, err := d.build(groupCtx, w, t, places[t.Platform])
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out[t.Platform] = message
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// findOwner makes the pod of this process the owner of the Jobs: they go when it
+// is deleted. Whoever may not look at it does without.
+func (d *Driver) findOwner(ctx context.Context) {
+	if d.OwnPod == "" {
+		return
+	}
+	pod, err := d.Client.CoreV1().Pods(d.namespace).Get(ctx, d.OwnPod, metav1.GetOptions{})
+	if err != nil {
+		return
+	}
+	d.owner = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}}
+}
+
+func (d *Driver) warn(text string) { d.Progress.Warn(progress.Warning{Text: "kubernetes: " + text}) }
+
+func (d *Driver) warnf(format string, args ...any) { d.warn(fmt.Sprintf(format, args...)) }
