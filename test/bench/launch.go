@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -22,6 +23,8 @@ type usageReport struct {
 }
 
 func launched(args []string) (code int) {
+	// Pdeathsig is of the thread that starts the process.
+	runtime.LockOSThread()
 	report := os.NewFile(3, "report")
 	syscall.CloseOnExec(3)
 	cmd := exec.Command(args[0], args[1:]...)
