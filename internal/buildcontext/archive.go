@@ -22,19 +22,22 @@ func (c *Context) WriteTar(ctx context.Context, w io.Writer, sel Selection, mtim
 	if err != nil {
 		return fmt.Errorf("selecting files of the context: %w", err)
 	}
-	if err := fsutil.WriteTar(ctx, timeless{files, mtime}, w); err != nil {
+	if err := fsutil.WriteTar(ctx, &timeless{FS: files, mtime: mtime}, w); err != nil {
 		return fmt.Errorf("packing the context: %w", err)
 	}
 	return nil
 }
 
-// timeless is a file system whose files are of 1970.
+// timeless is a file system whose files are of 1970. It is for one walk that opens
+// each file right after it was shown.
 type timeless struct {
 	fsutil.FS
 	mtime func(int64)
+	// size is that of the file that was shown last.
+	size int64
 }
 
-func (t timeless) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+func (t *timeless) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
 	return t.FS.Walk(ctx, target, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return fn(p, d, err)
@@ -49,9 +52,36 @@ func (t timeless) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) er
 		}
 		t.mtime(stat.ModTime)
 		stat = stat.Clone()
-		stat.ModTime = 0
+		stat.ModTime, t.size = 0, stat.Size
 		return fn(p, timelessEntry{d, stat}, nil)
 	})
+}
+
+// Open gives a file the size that it was shown with: logs grow while they are read.
+func (t *timeless) Open(name string) (io.ReadCloser, error) {
+	f, err := t.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return &sized{ReadCloser: f, name: name, left: t.size}, nil
+}
+
+type sized struct {
+	io.ReadCloser
+	name string
+	left int64
+}
+
+func (s *sized) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := s.ReadCloser.Read(p[:min(int64(len(p)), s.left)])
+	s.left -= int64(n)
+	if err == io.EOF && s.left > 0 {
+		err = fmt.Errorf("%s became shorter while the context was read: build from files that nothing changes, or exclude it in .dockerignore", s.name)
+	}
+	return n, err
 }
 
 type timelessEntry struct {

@@ -476,3 +476,17 @@ func TestPrepare_repository(t *testing.T) {
 		})
 	}
 }
+
+// A file of credentials in the context stays here.
+func TestPrepare_hides_credentials(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "Dockerfile", "FROM scratch\n")
+	write(t, dir, "auth/config.json", "{}")
+	f, host := from(t, map[string]string{"DOCKER_CONFIG": filepath.Join(dir, "auth")})
+	payloads, err := Prepare(t.Context(), f, build.Options{Context: dir, Platforms: []string{"linux/amd64"}, Image: host + "/app"})
+	assert.NilError(t, err)
+	fetched := t.TempDir()
+	assert.NilError(t, ocicontext.Fetch(t.Context(), f.Registry, strings.TrimPrefix(payloads["linux/amd64"].Request.Options.Context, ocicontext.Scheme), fetched))
+	assert.Check(t, is.DeepEqual(files(t, fetched), []string{"Dockerfile"}))
+}
