@@ -40,6 +40,7 @@ type measured struct {
 	Seconds    float64 `json:"seconds"`
 	CPU        float64 `json:"cpu_seconds,omitempty"`
 	PeakMiB    float64 `json:"peak_mib,omitempty"`
+	ImageMB    float64 `json:"image_mb,omitempty"` // all layers, compressed
 	Requests   int     `json:"requests,omitempty"`
 	LayerBytes int64   `json:"layer_bytes,omitempty"`
 	Vertices   int     `json:"vertices,omitempty"`
@@ -47,6 +48,9 @@ type measured struct {
 
 func (m measured) String() string {
 	s := fmt.Sprintf("%6.2f s", m.Seconds)
+	if m.ImageMB > 0 {
+		s += fmt.Sprintf(", image %.1f MB", m.ImageMB)
+	}
 	if m.CPU > 0 {
 		s += fmt.Sprintf(", %.2f s CPU", m.CPU)
 	}

@@ -203,9 +203,11 @@ func (b *bench) one(ctx context.Context, w workload, dir, engine string, round i
 		m.Requests, m.LayerBytes = b.counting.seen()
 		m.Vertices = vertices(out)
 	}
-	fmt.Printf("  %-12s %d: %s\n", engine, round, m)
 	// Once a workload to the last file, for that takes as long as a build.
-	return m, verify(ctx, strings.Replace(j.image, host, b.registry, 1), w, round <= 1)
+	size, err := verify(ctx, strings.Replace(j.image, host, b.registry, 1), w, round <= 1)
+	m.ImageMB = float64(size) / 1e6
+	fmt.Printf("  %-12s %d: %s\n", engine, round, m)
+	return m, err
 }
 
 // settle waits for what is still to be written of earlier builds, which the next

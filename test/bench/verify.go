@@ -18,15 +18,15 @@ import (
 
 // verify looks at what an engine pushed, so that none wins by doing less: the image
 // of every platform is there, its layers have the files that w asks for. Without
-// deep its manifests alone are read.
-func verify(ctx context.Context, image string, w workload, deep bool) error {
+// deep its manifests alone are read. layers is the size of all layers, compressed.
+func verify(ctx context.Context, image string, w workload, deep bool) (layers int64, err error) {
 	ref, err := name.ParseReference(image)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	got, err := remote.Get(ref, remote.WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("what was pushed: %w", err)
+		return 0, fmt.Errorf("what was pushed: %w", err)
 	}
 	platforms := w.platforms
 	if len(platforms) == 0 {
@@ -35,23 +35,26 @@ func verify(ctx context.Context, image string, w workload, deep bool) error {
 	for _, p := range platforms {
 		img, err := imageOf(got, p)
 		if err != nil {
-			return fmt.Errorf("what was pushed for %s: %w", p, err)
+			return layers, fmt.Errorf("what was pushed for %s: %w", p, err)
 		}
 		manifest, err := img.Manifest()
 		if err != nil {
-			return err
+			return layers, err
 		}
 		if len(manifest.Layers) == 0 {
-			return fmt.Errorf("%s %s has no layer", image, p)
+			return layers, fmt.Errorf("%s %s has no layer", image, p)
+		}
+		for _, l := range manifest.Layers {
+			layers += l.Size
 		}
 		if !deep {
 			continue
 		}
 		if err := haveFiles(img, w.files); err != nil {
-			return fmt.Errorf("%s %s: %w", image, p, err)
+			return layers, fmt.Errorf("%s %s: %w", image, p, err)
 		}
 	}
-	return nil
+	return layers, nil
 }
 
 // imageOf is the image of a platform, without one the only image.

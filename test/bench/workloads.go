@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -63,7 +64,8 @@ COPY --from=two /two /all/
 COPY --from=three /three /all/
 `
 
-const cross = `FROM --platform=$BUILDPLATFORM @BASE@/golang:1.26 AS source
+// By its name: buildah takes $BUILDPLATFORM for the target's.
+const cross = `FROM --platform=@NATIVE@ @BASE@/golang:1.26 AS source
 WORKDIR /work
 COPY . .
 RUN find src -name '*.go' -print0 | sort -z | xargs -0 sha256sum >/sums
@@ -160,7 +162,7 @@ func (w workload) write(dir string, images map[string]string) error {
 			return fmt.Errorf("making the context of %s: %w", w.name, err)
 		}
 	}
-	var pairs []string
+	pairs := []string{"@NATIVE@", "linux/" + runtime.GOARCH}
 	for name, image := range images {
 		pairs = append(pairs, "@"+name+"@", image)
 	}
