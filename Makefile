@@ -43,10 +43,13 @@ test-cluster: ## Build on a Kubernetes that is started here, with nodes of two a
 test-all: demo test test-conformance test-cluster image ## All of it: the demo, the whole corpus, a cluster and the tool's own image, too
 
 # What it takes is in test/bench/main.go. ONLY=M1,W4 RUNS=3 PEERS=buildkit OUT=FILE CHART=FILE
-# choose; PEER_KANIKO, PEER_BUILDKITD and PEER_BUILDAH are paths of peers.
+# choose; PEER_KANIKO, PEER_BUILDKITD and PEER_BUILDAH are paths of peers,
+# PEER_KANIKO_FLAGS and OURS_FLAGS more flags.
 bench: export KMA_TEST_BUILDKITD := $(PEER_BUILDKITD)
 bench: export PEER_KANIKO := $(PEER_KANIKO)
 bench: export PEER_BUILDAH := $(PEER_BUILDAH)
+bench: export PEER_KANIKO_FLAGS := $(PEER_KANIKO_FLAGS)
+bench: export OURS_FLAGS := $(OURS_FLAGS)
 bench: ## Measure builds beside kaniko, BuildKit and buildah, those that are here (OUT=FILE keeps the figures)
 	test/install.sh
 	test/with-services.sh --bases --oracle --docker --disk 60 go run ./test/bench \

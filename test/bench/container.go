@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // container runs an engine in default containers, one a build.
@@ -69,7 +70,10 @@ func programTar(file, program, name string) error {
 }
 
 // kaniko is a peer: an executor in the same container as ours.
-type kaniko struct{ container }
+type kaniko struct {
+	container
+	flags []string // more of them
+}
 
 // newKaniko takes the path of an executor, or an image that docker can have.
 func newKaniko(ctx context.Context, docker, given, dir string) (b builder, why string, err error) {
@@ -79,7 +83,7 @@ func newKaniko(ctx context.Context, docker, given, dir string) (b builder, why s
 	case docker == "":
 		return nil, "no docker: see test/with-services.sh --docker", nil
 	}
-	k := &kaniko{container{docker: docker, image: given, name: "bench-kaniko"}}
+	k := &kaniko{container{docker: docker, image: given, name: "bench-kaniko"}, strings.Fields(os.Getenv("PEER_KANIKO_FLAGS"))}
 	if info, err := os.Stat(given); err != nil || info.IsDir() {
 		if err := quiet(ctx, docker, "pull", given); err != nil {
 			return nil, fmt.Sprintf("PEER_KANIKO=%s is neither a program nor an image to be had: %v", given, err), nil
@@ -98,5 +102,5 @@ func (k *kaniko) build(ctx context.Context, j job) (usage, string, error) {
 			args = append(args, "--no-push-cache")
 		}
 	}
-	return k.run(ctx, j.context, "/kaniko/executor", args...)
+	return k.run(ctx, j.context, "/kaniko/executor", append(args, k.flags...)...)
 }

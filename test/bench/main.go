@@ -14,7 +14,8 @@
 //
 // Peers are given in the environment: PEER_KANIKO, a path of its executor, or an
 // image that docker can have; PEER_BUILDAH, a path; BuildKit is with-services'. One
-// that is absent is said to be.
+// that is absent is said to be. PEER_KANIKO_FLAGS and OURS_FLAGS are more flags, such
+// as --compression-level=6.
 //
 // It exits 1 if something could not be measured; a missed target is no error.
 package main
@@ -83,6 +84,9 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer b.close()
+	if load := loadAverage(); load > 0.5 {
+		fmt.Printf("\nthis machine is not idle (load %.1f): ratios tell something, seconds little\n", load)
+	}
 	if o.limits {
 		b.measureLimits(ctx)
 	}
@@ -113,6 +117,16 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	return errors.Join(append(b.failures, context.Cause(ctx))...)
+}
+
+// loadAverage is that of the last minute.
+func loadAverage() (load float64) {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	fmt.Sscan(string(data), &load) //nolint:errcheck // no number, no load
+	return load
 }
 
 // draw makes the chart of the figures in file.

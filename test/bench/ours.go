@@ -35,7 +35,7 @@ func ourFlags(j job, context, isolation string) []string {
 			args = append(args, "--no-push-cache")
 		}
 	}
-	return args
+	return append(args, strings.Fields(os.Getenv("OURS_FLAGS"))...)
 }
 
 // namespaces is ours on this machine.
