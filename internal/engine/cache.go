@@ -11,7 +11,6 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/cache"
 	"github.com/org/kaniko-multiarch/internal/graph"
-	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/progress"
 )
 
@@ -201,7 +200,7 @@ func (b *build) keep(ctx context.Context, t *task) {
 		if err != nil {
 			return b.fail(err)
 		}
-		if err := b.sent(ctx, t, blob); err != nil {
+		if err := b.sent(ctx, t, made); err != nil {
 			return nil // whoever sends it says so
 		}
 		if err := b.Cache.Put(ctx, keys, e, io.ReaderAt(blob)); err != nil && ctx.Err() == nil {
@@ -213,11 +212,16 @@ func (b *build) keep(ctx context.Context, t *task) {
 
 // sent waits until a layer of an image is where the image goes: the cache may get
 // it from there.
-func (b *build) sent(ctx context.Context, t *task, blob *layer.Blob) error {
+func (b *build) sent(ctx context.Context, t *task, l *treeLayer) error {
 	if b.Publisher == nil || !b.exported[t.vertex] {
 		return nil
 	}
-	return b.Publisher.Layer(ctx, blob.Descriptor, blob, func(int64) {})
+	select {
+	case <-l.sent:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // describeInputs writes into an entry what it was made of, and returns all keys

@@ -131,6 +131,13 @@ type Publisher interface {
 	Image(ctx context.Context, img *Image) error
 }
 
+// Streamer is a Publisher that can take a layer while it is made.
+type Streamer interface {
+	// Stream does what it can do before the layer is complete. Layer is called
+	// for it afterwards nevertheless.
+	Stream(ctx context.Context, layer *layer.Pending, report func(int64)) error
+}
+
 // UnreadableError is a layer that cannot be read from where it should be.
 type UnreadableError struct{ Err error }
 

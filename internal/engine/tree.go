@@ -28,8 +28,11 @@ type treeLayer struct {
 	// created is zero for layers of a base image, whose history has it.
 	created time.Time
 
-	// sending starts publishing, once; compressing makes blob, once.
+	// sending starts publishing, once, at the end of which sent is closed;
+	// compressing makes blob, once, of which pending has what there is.
 	sending, compressing sync.Once
+	sent                 chan struct{}
+	pending              *layer.Pending
 	blob                 *layer.Blob
 	err                  error
 
@@ -56,7 +59,7 @@ type baseLayer struct {
 }
 
 func madeLayer(l rootfs.Layer, created time.Time) *treeLayer {
-	return &treeLayer{made: l, created: created}
+	return &treeLayer{made: l, created: created, sent: make(chan struct{}), pending: layer.NewPending()}
 }
 
 // layers brings all layers of a tree into the store, those of base images by

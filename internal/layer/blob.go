@@ -70,21 +70,28 @@ func Compress(ctx context.Context, dir string, write func(io.Writer) error) (*Bl
 // Compress compresses what write writes, a layer's tar, into a file in the
 // directory dir; "" stands for os.TempDir. The bytes depend on the tar and c
 // only, not on the machine.
-func (c Compression) Compress(ctx context.Context, dir string, write func(io.Writer) error) (_ *Blob, err error) {
-	f, err := os.CreateTemp(dir, "layer-*")
-	if err != nil {
-		return nil, fmt.Errorf("making a file for a compressed layer: %w", err)
+func (c Compression) Compress(ctx context.Context, dir string, write func(io.Writer) error) (*Blob, error) {
+	return c.Fill(ctx, NewPending(), dir, write)
+}
+
+// Fill is Compress for a layer that others read while it is made. It is called
+// once for p.
+func (c Compression) Fill(ctx context.Context, p *Pending, dir string, write func(io.Writer) error) (_ *Blob, err error) {
+	defer func() {
+		if err != nil {
+			p.end(nil, err)
+		}
+	}()
+	if err := p.open(dir); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			f.Close()
+			p.file.Close()
 		}
 	}()
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, err
-	}
 
-	compressed := &hashed{w: f, hash: sha256.New()}
+	compressed := &hashed{w: p, hash: sha256.New()}
 	z, mediaType, err := c.writer(compressed)
 	if err != nil {
 		return nil, err
@@ -98,15 +105,17 @@ func (c Compression) Compress(ctx context.Context, dir string, write func(io.Wri
 	if err != nil {
 		return nil, err
 	}
-	return &Blob{
+	blob := &Blob{
 		DiffID: diff.digest(),
 		Descriptor: ocispecs.Descriptor{
 			MediaType: mediaType,
 			Digest:    compressed.digest(),
 			Size:      compressed.size,
 		},
-		file: f,
-	}, nil
+		file: p.file,
+	}
+	p.end(blob, nil)
+	return blob, nil
 }
 
 // blockSize is the unit of parallel gzip. The bytes depend on it: another size

@@ -86,8 +86,10 @@ func (c *closeThen) Close() error {
 // uploadBody gives the content to net/http, which may go on reading after it
 // answered; end stops that.
 type uploadBody struct {
-	content  io.ReaderAt
-	size     int64
+	content io.ReaderAt
+	size    int64
+	// growing says that the content's end is where it ends.
+	growing  bool
 	progress func(int64)
 	watch    *watchdog
 
@@ -141,6 +143,9 @@ func (r *uploadReader) Read(p []byte) (int, error) {
 			b.watch.startFor(headerTimeout)
 		}
 		return n, nil
+	case err == io.EOF && b.growing:
+		b.watch.startFor(headerTimeout)
+		return 0, io.EOF
 	case err == io.EOF || err == nil:
 		b.err = fmt.Errorf("it ends after %d of %d bytes", r.offset, b.size)
 	default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -50,6 +51,49 @@ func (c *Client) pushBlob(ctx context.Context, repo Ref, desc ocispecs.Descripto
 	return u.run(ctx)
 }
 
+// Growing is a blob that is still being made.
+type Growing interface {
+	// ReadAt waits for what is not there yet.
+	io.ReaderAt
+	// Wait returns what the whole blob is, once it is complete.
+	Wait(ctx context.Context) (ocispecs.Descriptor, error)
+}
+
+// StreamBlob is PushBlob for a blob that is still being made, and returns what
+// it turned out to be. It does not ask first whether the repository has it:
+// nobody knows what it is. progress is called while that is so, too.
+func (c *Client) StreamBlob(ctx context.Context, repo Ref, content Growing, progress func(sent int64)) (ocispecs.Descriptor, error) {
+	if progress == nil {
+		progress = func(int64) {}
+	}
+	desc, err := c.streamBlob(ctx, repo, content, progress)
+	if desc.Digest != "" {
+		repo = repo.WithDigest(desc.Digest)
+	}
+	return desc, about(err, "pushing blob", repo)
+}
+
+func (c *Client) streamBlob(ctx context.Context, repo Ref, content Growing, progress func(sent int64)) (ocispecs.Descriptor, error) {
+	h, err := c.host(ctx, repo)
+	if err != nil {
+		return ocispecs.Descriptor{}, err
+	}
+	if err := h.uploads.Acquire(ctx, 1); err != nil {
+		return ocispecs.Descriptor{}, context.Cause(ctx)
+	}
+	defer h.uploads.Release(1)
+	u := &upload{
+		c: c, host: h, repo: repo, scopes: pushScope(repo), desc: ocispecs.Descriptor{Size: unknownSize},
+		content: content, growing: content, progress: progress,
+	}
+	err = u.run(ctx)
+	return u.desc, err
+}
+
+// unknownSize is that of a blob that is still being made. Everything in an
+// upload that needs more than that waits for the blob to be complete.
+const unknownSize = math.MaxInt64
+
 // upload is one blob on its way (OCI distribution, "Pushing Blobs"). It sends
 // everything in one PATCH, as docker does, since only that can be resumed.
 type upload struct {
@@ -60,6 +104,8 @@ type upload struct {
 	desc     ocispecs.Descriptor
 	content  io.ReaderAt
 	progress func(int64)
+	// growing is content that is not complete; nil when desc says what it is.
+	growing Growing
 
 	// location is the session's URL, nil without session; offset is what the
 	// registry has of it.
@@ -101,6 +147,10 @@ func (u *upload) run(ctx context.Context) error {
 			}
 			return err
 		}
+		if err := u.complete(ctx); err != nil {
+			u.cancel(ctx)
+			return err
+		}
 		if !b.lost {
 			if err := u.locate(ctx); err != nil {
 				return err
@@ -140,6 +190,19 @@ func (u *upload) try(ctx context.Context) error {
 		}
 	}
 	return u.commit(ctx)
+}
+
+// complete waits for a blob that is still being made: only the rest of a whole
+// one can be sent again.
+func (u *upload) complete(ctx context.Context) (err error) {
+	if u.growing == nil {
+		return nil
+	}
+	if u.desc, err = u.growing.Wait(ctx); err != nil {
+		return fmt.Errorf("making its content: %w", err)
+	}
+	u.growing = nil
+	return nil
 }
 
 func (u *upload) open(ctx context.Context) error {
@@ -188,6 +251,9 @@ func (u *upload) patch(ctx context.Context) error {
 		}
 	}
 	if err := u.check(a); err != nil {
+		return err
+	}
+	if err := u.complete(ctx); err != nil {
 		return err
 	}
 	u.offset = u.desc.Size
@@ -272,7 +338,7 @@ func (u *upload) send(ctx context.Context, q call) (*answer, error) {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	body := &uploadBody{content: u.content, size: u.desc.Size, progress: u.progress, watch: newWatchdog(u.c.idle, func() { stop(errIdle) })}
+	body := &uploadBody{content: u.content, size: u.desc.Size, growing: u.growing != nil, progress: u.progress, watch: newWatchdog(u.c.idle, func() { stop(errIdle) })}
 	defer body.end()
 
 	to := u.host.url(q)
@@ -281,6 +347,9 @@ func (u *upload) send(ctx context.Context, q call) (*answer, error) {
 		return nil, errors.New(clean(err))
 	}
 	req.ContentLength = u.desc.Size - u.offset
+	if u.growing != nil {
+		req.ContentLength = -1
+	}
 	// For redirects, and connections that turn out to be closed.
 	req.GetBody = func() (io.ReadCloser, error) { return body.from(u.offset), nil }
 	req.Header = u.host.headerFor(q, g, to)

@@ -11,6 +11,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/docker"
 	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/newfile"
 	"github.com/org/kaniko-multiarch/internal/output"
 	"github.com/org/kaniko-multiarch/internal/registry"
@@ -139,6 +140,16 @@ func (o *outputs) BaseLayer(ctx context.Context, ref string, l ocispecs.Descript
 
 func (o *outputs) Layer(ctx context.Context, l ocispecs.Descriptor, content io.ReaderAt, report func(int64)) error {
 	return o.each(func(p engine.Publisher) error { return p.Layer(ctx, l, content, report) })
+}
+
+// Stream implements engine.Streamer, for those places that can take it.
+func (o *outputs) Stream(ctx context.Context, l *layer.Pending, report func(int64)) error {
+	return o.each(func(p engine.Publisher) error {
+		if s, ok := p.(engine.Streamer); ok {
+			return s.Stream(ctx, l, report)
+		}
+		return nil
+	})
 }
 
 func (o *outputs) Image(ctx context.Context, img *engine.Image) error {

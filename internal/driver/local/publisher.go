@@ -12,6 +12,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/engine"
+	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
@@ -30,7 +31,10 @@ type blobEntry struct {
 	err  error
 }
 
-var _ engine.Publisher = (*publisher)(nil)
+var (
+	_ engine.Publisher = (*publisher)(nil)
+	_ engine.Streamer  = (*publisher)(nil)
+)
 
 func newPublisher(client *registry.Client, to registry.Ref, spool string, bases *baseImages) *publisher {
 	return &publisher{client: client, bases: bases, to: to, spool: spool, blobs: map[digest.Digest]*blobEntry{}}
@@ -93,6 +97,15 @@ func (p *publisher) copyBlob(ctx context.Context, from string, layer ocispecs.De
 
 func (p *publisher) Layer(ctx context.Context, layer ocispecs.Descriptor, content io.ReaderAt, report func(int64)) error {
 	return p.once(layer.Digest, func() error { return p.client.PushBlob(ctx, p.to, layer, content, report) })
+}
+
+// Stream implements engine.Streamer.
+func (p *publisher) Stream(ctx context.Context, l *layer.Pending, report func(int64)) error {
+	desc, err := p.client.StreamBlob(ctx, p.to, l, report)
+	if err != nil {
+		return err
+	}
+	return p.once(desc.Digest, func() error { return nil })
 }
 
 func (p *publisher) Image(ctx context.Context, img *engine.Image) error {
