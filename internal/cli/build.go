@@ -68,6 +68,7 @@ type buildCommand struct {
 	StateSize string        `help:"Most that may be left in the state directory after the build, what was used last: 10g (default: no limit)."`
 	Isolation string        `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated: namespaces, as root or in a user namespace, or inplace in a container without rights; auto takes what works."`
 	Force     bool          `help:"Build in place even where that may replace files of somebody's."`
+	Profile   string        `help:"Directory for profiles of the build: cpu.pprof, heap.pprof and the times of its steps, timeline.json."`
 	Parallel  int           `help:"Most steps to run at once."`
 	Timeout   time.Duration `help:"End the build after this time: 30m."`
 	Progress  string        `enum:"auto,plain,tty,json,quiet" default:"auto" help:"auto, plain, tty, json or quiet."`
@@ -94,7 +95,7 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err := checkStdout(o, w.Stdout); err != nil {
 		return err
 	}
-	r := &running{options: o, namedState: c.StateDir != "", isolation: c.Isolation, force: c.Force, verbose: c.Verbose, progress: c.Progress, started: c.started}
+	r := &running{options: o, namedState: c.StateDir != "", isolation: c.Isolation, force: c.Force, verbose: c.Verbose, progress: c.Progress, profile: c.Profile, started: c.started}
 	result, err := r.build(ctx, w)
 	if err != nil {
 		return err

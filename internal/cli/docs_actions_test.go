@@ -54,7 +54,7 @@ func TestActions_inputs(t *testing.T) {
 			// Another input says it, or it has no meaning in an action.
 			"no-push", "context-sub-path", "git", "oci-mode", "cache-ttl", "no-push-cache", "oci-layout-path", "tar-path",
 			"push-ignore-immutable-tag-errors", "skip-push-permission-check", "image-name-with-digest-file", "image-name-tag-with-digest-file",
-			"digest-file", "metadata-file", "state-dir", "state-size", "isolation", "force", "parallel", "check",
+			"digest-file", "metadata-file", "state-dir", "state-size", "isolation", "force", "parallel", "profile", "check",
 		}},
 		{"../../matrix/action.yml", "matrix", special[1:], []string{"format", "job-image", "verbose", "build-context"}},
 		{"../../merge/action.yml", "merge", special, []string{"dotenv", "push-ignore-immutable-tag-errors", "verbose"}},

@@ -83,6 +83,7 @@ type executorCommand struct {
 	Key       string `help:"Names what is built in the records."`
 	Isolation string `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated."`
 	StateDir  string `help:"Directory for base layers and cache mounts."`
+	Profile   string `help:"Directory for profiles of the build: cpu.pprof, heap.pprof, timeline.json."`
 	stepFlags
 
 	registryFlags
@@ -187,7 +188,7 @@ func (c *executorCommand) build(w *World) (*buildCommand, error) {
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, NameDigestFile: c.NameDigest, NameTagDigestFile: c.NameTagDigest,
 		Cache: c.Cache, CacheRepo: c.CacheRepo, CacheTTL: c.CacheTTL, NoPushCache: c.NoPushCache,
 		Compression: c.Compression, CompressionLevel: max(0, c.CompressionLevel),
-		OCILayoutPath: c.OCILayoutPath, TarPath: c.TarPath, Isolation: c.Isolation, Force: c.Force, StateDir: c.StateDir,
+		OCILayoutPath: c.OCILayoutPath, TarPath: c.TarPath, Isolation: c.Isolation, Force: c.Force, StateDir: c.StateDir, Profile: c.Profile,
 		Progress: "auto", IgnoreImmutable: c.IgnoreImmutable, SkipPushCheck: c.SkipPushCheck, stepFlags: c.stepFlags, registryFlags: c.registryFlags,
 		RequireNativeNodes: c.RequireNativeNodes && slices.Contains(c.given, "require-native-nodes"),
 	}

@@ -43,7 +43,7 @@ func buildFlags() map[string]string {
 // besides are the flags of build that say nothing about what is built.
 func besides() []string {
 	return []string{
-		"help", "check", "call", "isolation", "force", "progress", "verbose",
+		"help", "check", "call", "isolation", "force", "progress", "profile", "verbose",
 		"handover", "pull", "builder", "provenance", "sbom", "attest", "cgroup-parent",
 	}
 }

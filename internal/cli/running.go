@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -19,6 +20,8 @@ type running struct {
 	// namedState is set when the user named the state directory.
 	namedState          bool
 	isolation, progress string
+	// profile is a directory for profiles; empty for none.
+	profile string
 	force, verbose      bool
 	// started, if any, is called in the process that builds, which may be another
 	// one than the first.
@@ -85,12 +88,21 @@ func (r *running) build(ctx context.Context, w *World) (*local.Result, error) {
 	if r.with != nil {
 		r.with(driver)
 	}
+	var profile *profile
+	if r.profile != "" {
+		if profile, err = startProfile(r.profile); err != nil {
+			return nil, err
+		}
+	}
 	result, err := driver.Build(ctx, r.options)
 	if err == nil {
 		display.Table("images", result.Rows)
 	}
 	if closeErr := display.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("showing the progress: %w", closeErr)
+	}
+	if profile != nil {
+		err = errors.Join(err, profile.end(display.Timeline(), secrets))
 	}
 	err = withFix(isolation, err)
 	if failed := summarize(w, result, err, display.Timeline(), secrets); err == nil && failed != nil {
