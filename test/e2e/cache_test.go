@@ -2,13 +2,16 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -241,4 +244,32 @@ func TestPrune(t *testing.T) {
 	assert.Check(t, is.Equal(left(), 0))
 	ok(t, append(build, "--state-size", "0")...)
 	assert.Check(t, is.Equal(left(), 0))
+}
+
+// The profile is that of the process that builds, which is not the first one.
+func TestProfile(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	bases := service(t, "KMA_TEST_BASES")
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1\nRUN sleep 1 && echo x > /x\n"})
+	out := filepath.Join(t.TempDir(), "profile")
+	ok(t, "build", "--context", dir, "--no-push", "--state-dir", t.TempDir(), "--profile", out)
+	var steps []struct {
+		Name    string
+		Seconds float64
+	}
+	data, err := os.ReadFile(filepath.Join(out, "timeline.json"))
+	assert.NilError(t, err)
+	assert.NilError(t, json.Unmarshal(data, &steps))
+	slept := slices.ContainsFunc(steps, func(s struct {
+		Name    string
+		Seconds float64
+	}) bool {
+		return strings.Contains(s.Name, "sleep 1") && s.Seconds >= 1
+	})
+	assert.Check(t, slept, "%s", data)
+	for _, name := range []string{"cpu.pprof", "heap.pprof"} {
+		tops, err := exec.CommandContext(t.Context(), "go", "tool", "pprof", "-top", "-nodecount=100000", filepath.Join(out, name)).CombinedOutput()
+		assert.NilError(t, err, "%s", tops)
+	}
 }
