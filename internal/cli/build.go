@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
+	"github.com/org/kaniko-multiarch/internal/registry"
 )
 
 type buildCommand struct {
@@ -46,9 +47,9 @@ type buildCommand struct {
 	OCILayoutPath    string        `name:"oci-layout-path" help:"Directory for an OCI image layout of the result."`
 	TarPath          string        `help:"File for a tar of the result, which docker load reads, too."`
 
-	IgnoreImmutable    bool `name:"push-ignore-immutable-tag-errors" help:"Take a tag that the registry does not let move for published."`
-	SkipPushCheck      bool `name:"skip-push-permission-check" help:"Do not ask before the build whether pushing is allowed."`
-	RequireNativeNodes bool `help:"Fail when a platform would need an emulator."`
+	IgnoreImmutable    bool  `name:"push-ignore-immutable-tag-errors" help:"Take a tag that the registry does not let move for published."`
+	SkipPushCheck      bool  `name:"skip-push-permission-check" help:"Do not ask before the build whether pushing is allowed."`
+	RequireNativeNodes *bool `help:"Fail when a platform would need an emulator (default: with --driver=k8s, where it is about the cluster's nodes)."`
 
 	Handover          string `enum:"files,artifact,registry," default:"files" help:"How records reach the job that merges: files (--digests-to), artifact (of the run in GitHub Actions) or registry (beside the image)."`
 	DigestsTo         string `help:"Directory for digest records, one a platform."`
@@ -64,12 +65,14 @@ type buildCommand struct {
 	cacheFlags
 	outputFlags
 	registryFlags
+	Driver string `enum:"local,k8s,ci" default:"local" help:"Who builds: local, this machine, or k8s, a Job of Kubernetes for each platform."`
+	kubernetesFlags
 	StateDir  string        `help:"Directory for base layers and cache mounts (default: the user's cache directory)."`
 	StateSize string        `help:"Most that may be left in the state directory after the build, what was used last: 10g (default: no limit)."`
 	Isolation string        `enum:"auto,namespaces,inplace" default:"auto" help:"How steps are isolated: namespaces, as root or in a user namespace, or inplace in a container without rights; auto takes what works."`
 	Force     bool          `help:"Build in place even where that may replace files of somebody's."`
 	Profile   string        `help:"Directory for profiles of the build: cpu.pprof, heap.pprof and the times of its steps, timeline.json."`
-	Parallel  int           `help:"Most steps to run at once."`
+	Parallel  int           `help:"Most steps to run at once; with --driver=k8s, most Jobs."`
 	Timeout   time.Duration `help:"End the build after this time: 30m."`
 	Progress  string        `enum:"auto,plain,tty,json,quiet" default:"auto" help:"auto, plain, tty, json or quiet."`
 
@@ -85,6 +88,14 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err != nil {
 		return err
 	}
+	switch {
+	case c.Driver == driverCI:
+		return usagef("--driver=ci: nothing is built: use kaniko-multiarch merge --digests-from DIR --destination REPO:TAG")
+	case c.Driver != driverKubernetes:
+		if err := c.kubernetesFlags.refuse(driverLocal); err != nil {
+			return err
+		}
+	}
 	if request != "" {
 		return c.ask(ctx, w, request, asJSON)
 	}
@@ -95,12 +106,11 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 	if err := checkStdout(o, w.Stdout); err != nil {
 		return err
 	}
-	r := &running{options: o, namedState: c.StateDir != "", isolation: c.Isolation, force: c.Force, verbose: c.Verbose, progress: c.Progress, profile: c.Profile, started: c.started}
-	result, err := r.build(ctx, w)
+	result, client, err := c.built(ctx, w, o)
 	if err != nil {
 		return err
 	}
-	if err := c.handOver(ctx, w, r.client, result); err != nil {
+	if err := c.handOver(ctx, w, client, result); err != nil {
 		return err
 	}
 	if err := tellGitHub(w, result); err != nil {
@@ -110,6 +120,16 @@ func (c *buildCommand) Run(ctx context.Context, w *World) error {
 		return nil
 	}
 	return printResult(w, result)
+}
+
+// built has it built by the driver that is asked for.
+func (c *buildCommand) built(ctx context.Context, w *World, o build.Options) (*local.Result, *registry.Client, error) {
+	if c.Driver == driverKubernetes {
+		return c.onKubernetes(ctx, w, o)
+	}
+	r := &running{options: o, namedState: c.StateDir != "", isolation: c.Isolation, force: c.Force, verbose: c.Verbose, progress: c.Progress, profile: c.Profile, started: c.started}
+	result, err := r.build(ctx, w)
+	return result, r.client, err
 }
 
 // printResult prints what a script wants: one name a line.
@@ -133,7 +153,7 @@ func (c *buildCommand) options(w *World) (build.Options, error) {
 		Compression: c.Compression, CompressionLevel: c.CompressionLevel, OCILayout: c.OCILayoutPath, Tar: c.TarPath,
 		NameDigestFile: c.NameDigestFile, NameTagDigestFile: c.NameTagDigestFile,
 		DigestsTo: c.DigestsTo, Key: c.Key, DigestFile: c.DigestFile, MetadataFile: c.MetadataFile,
-		IgnoreImmutableTags: c.IgnoreImmutable, RequireNative: c.RequireNativeNodes, SkipPushCheck: c.SkipPushCheck,
+		IgnoreImmutableTags: c.IgnoreImmutable, RequireNative: c.RequireNativeNodes != nil && *c.RequireNativeNodes, SkipPushCheck: c.SkipPushCheck,
 		StateDir: c.StateDir, Parallel: c.Parallel, Timeout: c.Timeout,
 	}
 	if err := c.stepFlags.options(&o); err != nil {

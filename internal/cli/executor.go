@@ -60,11 +60,11 @@ type executorCommand struct {
 
 	// The multi-arch guide's.
 	Platform           []string `sep:"none" xor:"platform" help:"Such as linux/amd64,linux/arm64. RUN steps of others than this machine's want QEMU."`
-	Driver             string   `enum:"local,ci,k8s" default:"local" help:"local builds here; ci publishes the index of what jobs have built."`
+	Driver             string   `enum:"local,ci,k8s" default:"local" help:"local builds here, k8s in a Job of Kubernetes for each platform; ci publishes the index of what jobs have built."`
 	DigestsFrom        []string `sep:"none" help:"Directories with digest files, for --driver=ci."`
 	PublishIndex       bool     `help:"Publish an index even for one platform; several always make one."`
 	IndexAnnotations   []string `sep:"none" help:"NAME=VALUE of annotations of the index."`
-	RequireNativeNodes bool     `default:"true" help:"Given as true: fail when a platform would need an emulator."`
+	RequireNativeNodes bool     `default:"true" help:"Fail when a platform would need an emulator: with --driver=k8s, or given as true."`
 	OCIMode            string   `name:"oci-mode" enum:"auto,oci,docker" default:"auto" help:"Media types of the index: auto or oci; docker with --driver=ci."`
 
 	// Those of a fork, which would change what is built or who may be asked.
@@ -87,6 +87,7 @@ type executorCommand struct {
 	stepFlags
 
 	registryFlags
+	kubernetesFlags
 
 	given, ignored []string
 }
@@ -163,7 +164,10 @@ func (c *executorCommand) Run(ctx context.Context, w *World) error {
 			log.Debug("this flag has no meaning in this engine", "flag", "--"+name, "reason", meaningless()[name].reason)
 		}
 	}
-	if c.Driver == "ci" {
+	if c.Driver == driverCI {
+		if err := c.kubernetesFlags.refuse(driverCI); err != nil {
+			return err
+		}
 		explain()
 		return c.runMerge(ctx, w)
 	}
@@ -190,7 +194,10 @@ func (c *executorCommand) build(w *World) (*buildCommand, error) {
 		Compression: c.Compression, CompressionLevel: max(0, c.CompressionLevel),
 		OCILayoutPath: c.OCILayoutPath, TarPath: c.TarPath, Isolation: c.Isolation, Force: c.Force, StateDir: c.StateDir, Profile: c.Profile,
 		Progress: "auto", IgnoreImmutable: c.IgnoreImmutable, SkipPushCheck: c.SkipPushCheck, stepFlags: c.stepFlags, registryFlags: c.registryFlags,
-		RequireNativeNodes: c.RequireNativeNodes && slices.Contains(c.given, "require-native-nodes"),
+		Driver: c.Driver, kubernetesFlags: c.kubernetesFlags,
+	}
+	if slices.Contains(c.given, "require-native-nodes") {
+		b.RequireNativeNodes = &c.RequireNativeNodes
 	}
 	if c.DryRun {
 		b.Call = requestPlan

@@ -117,8 +117,6 @@ func withoutMeaningless(args []string) (kept, names []string, err error) {
 // refuse names the flags that would change the result and cannot be honoured.
 func (c *executorCommand) refuse() error {
 	switch {
-	case c.Driver == "k8s":
-		return usagef("--driver=k8s is not supported in this version: build each platform in a job on a node of its own (--platform=linux/arm64 --digests-to=DIR) and publish them with --driver=ci --digests-from=DIR, or build all here with --driver=local")
 	case c.SingleSnapshot:
 		return usagef("--single-snapshot: every instruction makes a layer here, as in BuildKit: leave the flag out, or copy the last stage into a stage FROM scratch")
 	case len(c.IgnorePath) > 0:

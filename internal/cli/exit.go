@@ -11,6 +11,7 @@ import (
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/ci"
 	"github.com/org/kaniko-multiarch/internal/docker"
+	"github.com/org/kaniko-multiarch/internal/driver/kubernetes"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/engine"
 	"github.com/org/kaniko-multiarch/internal/fileop"
@@ -111,6 +112,9 @@ func classify(err error) (code int, hint string) {
 		late      *local.TimeoutError
 		network   *net.OpError
 		absent    *docker.UnreachableError
+		badJob    *kubernetes.InputError
+		cluster   *kubernetes.EnvironmentError
+		noCluster *kubernetes.UnavailableError
 		elsewhere *job.FailedError
 	)
 	switch {
@@ -120,6 +124,12 @@ func classify(err error) (code int, hint string) {
 		return elsewhere.Result.ExitCode, "" // its text has the hint
 	case errors.As(err, &late):
 		return exitStep, ""
+	case errors.As(err, &badJob):
+		return exitUsage, ""
+	case errors.As(err, &cluster):
+		return exitEnvironment, ""
+	case errors.As(err, &noCluster):
+		return exitUnavailable, ""
 	case errors.Is(err, buildcontext.ErrUnsupported):
 		return exitUsage, ""
 	case errors.As(err, &badFlag), errors.As(err, &badInput), errors.As(err, &badMerge), errors.As(err, &secret), errors.As(err, &agent):
