@@ -68,7 +68,7 @@ func (c *cluster) kubectl(t *testing.T, stdin string, args ...string) string {
 
 func (c *cluster) try(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()
-	all := []string{"--kubeconfig", c.kubeconfig}
+	all := []string{"--kubeconfig", c.kubeconfig, "--request-timeout=1m"}
 	if c.namespace != "" {
 		all = append(all, "--namespace", c.namespace)
 	}

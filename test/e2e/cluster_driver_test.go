@@ -1,0 +1,241 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
+
+	"github.com/org/kaniko-multiarch/internal/record"
+)
+
+// driverArgs are those of a build by Jobs in the test's namespace.
+func (c *cluster) driverArgs(args ...string) []string {
+	return append([]string{"build", "--driver=k8s", "--k8s-namespace=" + c.namespace, "--k8s-image=" + c.image,
+		"--insecure-registry=" + c.registry, "--progress=plain"}, args...)
+}
+
+func (c *cluster) env() []string { return []string{"KUBECONFIG=" + c.kubeconfig} }
+
+// build runs the program to its end.
+func (c *cluster) build(t *testing.T, args ...string) result {
+	t.Helper()
+	return runWith(t, c.env(), c.driverArgs(args...)...)
+}
+
+// running is the program while it runs.
+type running struct {
+	*exec.Cmd
+	output bytes.Buffer
+	done   chan struct{}
+}
+
+// start does not wait for the program.
+func (c *cluster) start(t *testing.T, args ...string) *running {
+	t.Helper()
+	cmd, _ := command(t, t.Context(), c.env(), c.driverArgs(args...)...)
+	r := &running{Cmd: cmd, done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = &r.output, &r.output
+	assert.NilError(t, cmd.Start())
+	go func() {
+		_ = cmd.Wait()
+		close(r.done)
+	}()
+	return r
+}
+
+// end returns what the program left.
+func (r *running) end(t *testing.T) result {
+	t.Helper()
+	select {
+	case <-r.done:
+	case <-time.After(4 * time.Minute):
+		t.Fatal("the program does not end")
+	}
+	return result{code: r.ProcessState.ExitCode(), stderr: r.output.String()}
+}
+
+// step waits until a pod of the namespace runs a step that says a word.
+func (c *cluster) step(t *testing.T, r *running, word string) {
+	t.Helper()
+	poll.WaitOn(t, func(poll.LogT) poll.Result {
+		select {
+		case <-r.done:
+			return poll.Error(errEnded(r.output.String()))
+		default:
+		}
+		out, err := c.try(t, "", "logs", "--selector=batch.kubernetes.io/job-name", "--tail=-1")
+		if err != nil || !strings.Contains(out, word) {
+			return poll.Continue("no step says %q: %s %v", word, out, err)
+		}
+		return poll.Success()
+	}, poll.WithTimeout(2*time.Minute), poll.WithDelay(500*time.Millisecond))
+}
+
+type errEnded string
+
+func (e errEnded) Error() string { return "the program has ended: " + string(e) }
+
+func (c *cluster) repository(t *testing.T) string {
+	return c.registry + "/" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+}
+
+// slowly is a build that goes on for some seconds after it has said "begun".
+func (c *cluster) slowly(t *testing.T) string {
+	return contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN echo be\"\"gun; sleep 8; echo en\"\"ded\n"})
+}
+
+// Both platforms at once, each on its node, and what they leave: an index, records,
+// no object in the cluster.
+func TestClusterDriver_two_platforms(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	image, digests := c.repository(t), t.TempDir()
+	dir := contextDir(t, map[string]string{
+		"Dockerfile": "FROM " + c.bases + "/busybox:1\nCOPY greeting /\nRUN echo \"on $(uname -m)\" | tee /machine; sleep 4\n",
+		"greeting":   "hello\n",
+	})
+	r := c.start(t, "--context="+dir, "--platform=linux/amd64,linux/arm64", "--destination="+image+":1", "--digests-to="+digests)
+	c.step(t, r, "on aarch64")
+	nodes := c.kubectl(t, "", "get", "pods", "-o", `jsonpath={range .items[*]}{.spec.nodeName} {.status.phase}{"\n"}{end}`)
+	lines := strings.Fields(nodes)
+	assert.Check(t, slices.Contains(lines, "node-amd64") && slices.Contains(lines, "node-arm64"), "%s", nodes)
+	ended := r.end(t)
+	assert.Equal(t, ended.code, 0, "%s", ended.stderr)
+	for _, line := range []string{"on x86_64", "on aarch64"} {
+		at := slices.IndexFunc(strings.Split(ended.stderr, "\n"), func(s string) bool { return strings.Contains(s, line) && !strings.Contains(s, "uname") })
+		assert.Check(t, at >= 0, "%q is not in the log:\n%s", line, ended.stderr)
+	}
+
+	index := rawIndex(t, image+":1")
+	assert.Assert(t, is.Len(index.Manifests, 2))
+	found, err := record.Read(digests)
+	assert.NilError(t, err)
+	assert.Assert(t, is.Len(found, 2))
+	for i, m := range index.Manifests {
+		assert.Check(t, is.Equal(m.Platform.Architecture, []string{"amd64", "arm64"}[i]))
+		assert.Check(t, slices.ContainsFunc(found, func(f record.Found) bool { return f.Record.Digest.String() == m.Digest && f.Record.Pushed }), m.Digest)
+	}
+	c.empty(t)
+
+	// The same again finds its context in the registry.
+	again := c.build(t, "--context="+dir, "--platform=linux/amd64", "--destination="+image+":2")
+	assert.Equal(t, again.code, 0, "%s", again.stderr)
+	c.empty(t)
+}
+
+// One job of a pipeline for each platform, then a merge.
+func TestClusterDriver_merge(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	image, digests := c.repository(t), t.TempDir()
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN uname -m > /machine\n"})
+	for _, arch := range []string{"amd64", "arm64"} {
+		r := c.build(t, "--context="+dir, "--platform=linux/"+arch, "--image="+image, "--digests-to="+digests)
+		assert.Equal(t, r.code, 0, "%s", r.stderr)
+	}
+	ok(t, "merge", "--digests-from="+digests, "--destination="+image+":1", "--platform=linux/amd64,linux/arm64", "--insecure-registry="+c.registry)
+	assert.Check(t, is.Len(rawIndex(t, image+":1").Manifests, 2))
+	c.empty(t)
+}
+
+func TestClusterDriver_executor(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	image := c.repository(t)
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN uname -m > /machine\n"})
+	link := filepath.Join(t.TempDir(), "executor")
+	assert.NilError(t, os.Symlink(binary, link))
+	cmd := exec.CommandContext(t.Context(), link, "--driver=k8s", "--k8s-namespace="+c.namespace, "--k8s-image="+c.image, "--insecure-registry="+c.registry,
+		"--context=dir://"+dir, "--dockerfile=Dockerfile", "--platform=linux/amd64,linux/arm64", "--destination="+image+":1")
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, c.env()...)
+	out, err := cmd.CombinedOutput()
+	assert.NilError(t, err, "%s", out)
+	assert.Check(t, is.Len(rawIndex(t, image+":1").Manifests, 2))
+	c.empty(t)
+}
+
+// A build's secrets reach the step, and nothing that lists Jobs and pods.
+func TestClusterDriver_secrets(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	image := c.repository(t)
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\n" +
+		"RUN --mount=type=secret,id=token test \"$(cat /run/secrets/token)\" = tell-nobody && echo be\"\"gun && sleep 4\n"})
+	secret := filepath.Join(t.TempDir(), "token")
+	assert.NilError(t, os.WriteFile(secret, []byte("tell-nobody"), 0o600))
+	r := c.start(t, "--context="+dir, "--platform=linux/amd64", "--destination="+image+":1", "--secret=id=token,src="+secret)
+	c.step(t, r, "begun")
+	owner := c.kubectl(t, "", "get", "secrets", "-o", "jsonpath={.items[*].metadata.ownerReferences[*].kind}")
+	assert.Check(t, is.Equal(owner, "Job"))
+	assert.Check(t, !strings.Contains(c.kubectl(t, "", "get", "jobs,pods,events", "-o", "json"), "tell-nobody"))
+	ended := r.end(t)
+	assert.Equal(t, ended.code, 0, "%s", ended.stderr)
+	assert.Check(t, !strings.Contains(ended.stderr, "tell-nobody\n"))
+	c.empty(t)
+}
+
+// Many pipelines share a namespace.
+func TestClusterDriver_twenty_at_once(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	image := c.repository(t)
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nARG N\nRUN echo \"$N\" > /number\n"})
+	var all []*running
+	for n := range 20 {
+		number := string(rune('a' + n))
+		platform := []string{"linux/amd64", "linux/arm64"}[n%2]
+		all = append(all, c.start(t, "--context="+dir, "--platform="+platform, "--destination="+image+":"+number, "--build-arg=N="+number))
+	}
+	for n, r := range all {
+		ended := r.end(t)
+		assert.Check(t, is.Equal(ended.code, 0), "%s", ended.stderr)
+		config := tool(t, "skopeo", "inspect", "--tls-verify=false", "--override-arch="+[]string{"amd64", "arm64"}[n%2], "--config",
+			"docker://"+image+":"+string(rune('a'+n)))
+		var parsed struct{ Architecture string }
+		assert.NilError(t, json.Unmarshal([]byte(config), &parsed))
+		assert.Check(t, is.Equal(parsed.Architecture, []string{"amd64", "arm64"}[n%2]))
+	}
+	c.empty(t)
+}
+
+// Whoever ends the driver ends its Jobs.
+func TestClusterDriver_cancelled(t *testing.T) {
+	t.Parallel()
+	for name, signal := range map[string]syscall.Signal{"interrupt": syscall.SIGINT, "terminate": syscall.SIGTERM} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+			r := c.start(t, "--context="+c.slowly(t), "--platform=linux/amd64,linux/arm64", "--destination="+c.repository(t)+":1")
+			c.step(t, r, "begun")
+			assert.NilError(t, r.Process.Signal(signal))
+			assert.Check(t, is.Equal(r.end(t).code, 130), "%s", &r.output)
+			c.empty(t)
+		})
+	}
+}
+
+// A driver that is killed cannot delete its Jobs: they end by themselves, soon, and
+// the same build may be started again at once.
+func TestClusterDriver_killed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	args := []string{"--context=" + c.slowly(t), "--platform=linux/amd64", "--destination=" + c.repository(t) + ":1", "--k8s-lease=15s", "--k8s-ttl=1s"}
+	r := c.start(t, args...)
+	c.step(t, r, "begun")
+	assert.NilError(t, r.Process.Kill())
+	r.end(t)
+	again := c.build(t, args...)
+	assert.Equal(t, again.code, 0, "%s", again.stderr)
+	c.empty(t)
+}

@@ -1,0 +1,127 @@
+package e2e
+
+import (
+	"os/exec"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+)
+
+// What a user sees when the cluster cannot do it: what, why and what to do. The
+// faults are real ones, and nothing is left of the build.
+func TestClusterDriver_faults(t *testing.T) {
+	t.Parallel()
+	baseline := "pod-security.kubernetes.io/enforce=baseline"
+	for _, tt := range []struct {
+		name    string
+		label   string
+		prepare func(*testing.T, *cluster)
+		step    string
+		args    func(*cluster) []string
+		code    int
+		says    []string
+	}{
+		{name: "step_fails", step: "exit 7", code: 1, says: []string{"exit 7", "7"}},
+		{name: "out_of_memory", step: "x=x; while :; do x=$x$x; done", code: 1, says: []string{"memory"},
+			args: func(*cluster) []string { return []string{"--k8s-limit=memory=96Mi", "--k8s-request=memory=96Mi"} }},
+		{name: "no_such_image", code: 6, says: []string{"no/such:image", "--k8s-image"},
+			args: func(c *cluster) []string { return []string{"--k8s-image=" + c.registry + "/no/such:image"} }},
+		{name: "no_node_of_the_architecture", code: 6, says: []string{"linux/s390x", "--require-native-nodes=false"},
+			args: func(*cluster) []string { return []string{"--platform=linux/s390x"} }},
+		{name: "too_large_for_any_node", code: 6, says: []string{"Insufficient memory"},
+			args: func(*cluster) []string {
+				return []string{"--k8s-request=memory=900Gi", "--k8s-schedule-timeout=5s"}
+			}},
+		{name: "quota", code: 6, says: []string{"exceeded quota"},
+			prepare: func(t *testing.T, c *cluster) { c.kubectl(t, "", "create", "quota", "none", "--hard=pods=0") }},
+		{name: "quota_of_jobs", code: 6, says: []string{"exceeded quota"},
+			prepare: func(t *testing.T, c *cluster) {
+				c.kubectl(t, "", "create", "quota", "none", "--hard=count/jobs.batch=0")
+			}},
+		{name: "restricted", label: "pod-security.kubernetes.io/enforce=restricted", code: 6, says: []string{"restricted", "baseline"}},
+		{name: "no_such_namespace", code: 6, says: []string{"no-such-place"},
+			args: func(*cluster) []string { return []string{"--k8s-namespace=no-such-place"} }},
+		{name: "no_such_service_account", code: 6, says: []string{"nobody"},
+			args: func(*cluster) []string { return []string{"--k8s-service-account=nobody"} }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			label := tt.label
+			if label == "" {
+				label = baseline
+			}
+			c := newCluster(t, label)
+			if tt.prepare != nil {
+				tt.prepare(t, c)
+			}
+			step := tt.step
+			if step == "" {
+				step = "true"
+			}
+			dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN " + step + "\n"})
+			args := []string{"--context=" + dir, "--destination=" + c.repository(t) + ":1", "--platform=linux/amd64"}
+			if tt.args != nil {
+				args = append(args, tt.args(c)...)
+			}
+			r := c.build(t, args...)
+			assert.Check(t, is.Equal(r.code, tt.code), "%s", r.stderr)
+			for _, s := range tt.says {
+				assert.Check(t, is.Contains(r.stderr, s))
+			}
+			c.empty(t)
+		})
+	}
+}
+
+// A pod that somebody deletes, or a node drains, is started again.
+func TestClusterDriver_pod_killed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	image := c.repository(t)
+	r := c.start(t, "--context="+c.slowly(t), "--platform=linux/amd64", "--destination="+image+":1")
+	c.step(t, r, "begun")
+	c.kubectl(t, "", "delete", "pods", "--all", "--grace-period=1")
+	ended := r.end(t)
+	assert.Equal(t, ended.code, 0, "%s", ended.stderr)
+	descriptor(t, image+":1")
+	c.empty(t)
+}
+
+// These change the cluster for all tests: they are not parallel, and Go runs them
+// before those that are.
+
+func TestClusterDriver_cordoned(t *testing.T) {
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	image := c.repository(t)
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN uname -m | tee /machine\n"})
+	c.kubectl(t, "", "cordon", "node-arm64")
+	t.Cleanup(func() {
+		out, err := exec.Command(c.client, "--kubeconfig", c.kubeconfig, "uncordon", "node-arm64").CombinedOutput()
+		assert.Check(t, err, "%s", out)
+	})
+	args := []string{"--context=" + dir, "--platform=linux/arm64", "--destination=" + image + ":1"}
+	r := c.build(t, args...)
+	assert.Check(t, is.Equal(r.code, 6), "%s", r.stderr)
+	assert.Check(t, is.Contains(r.stderr, "linux/arm64"))
+	assert.Check(t, is.Contains(r.stderr, "node-arm64"))
+	c.empty(t)
+	// On the other node it is emulated.
+	r = c.build(t, append(args, "--require-native-nodes=false")...)
+	assert.Equal(t, r.code, 0, "%s", r.stderr)
+	assert.Check(t, is.Contains(r.stderr, "aarch64"))
+	c.empty(t)
+}
+
+func TestClusterDriver_api_server_restarts(t *testing.T) {
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	image := c.repository(t)
+	r := c.start(t, "--context="+c.slowly(t), "--platform=linux/amd64,linux/arm64", "--destination="+image+":1")
+	c.step(t, r, "begun")
+	c.control(t, "restart", "apiserver")
+	ended := r.end(t)
+	assert.Equal(t, ended.code, 0, "%s", ended.stderr)
+	assert.Check(t, is.Contains(ended.stderr, "ended"))
+	assert.Check(t, is.Len(rawIndex(t, image+":1").Manifests, 2))
+	c.empty(t)
+}
