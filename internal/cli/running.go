@@ -21,8 +21,8 @@ type running struct {
 	namedState          bool
 	isolation, progress string
 	// profile is a directory for profiles; empty for none.
-	profile string
-	force, verbose      bool
+	profile        string
+	force, verbose bool
 	// started, if any, is called in the process that builds, which may be another
 	// one than the first.
 	started func()
