@@ -1,12 +1,11 @@
 package progress
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"strings"
-
-	"context"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -20,8 +19,9 @@ type Relay struct {
 	// running are vertices that have started, in order.
 	running []digest.Digest
 	ids     map[string]digest.Digest
-	// plain is the vertex of lines that are no events.
+	// plain is the vertex of lines that are no events; held is the last of them.
 	plain digest.Digest
+	held  *string
 }
 
 // NewRelay makes a relay. name is shown in front of every vertex; salt keeps
@@ -96,31 +96,42 @@ func failure(e relayed) error {
 }
 
 // other shows a line that is no event: what was printed before or after the build,
-// or by another program.
+// or by another program. The last one is held back, since it may be the error that
+// is told anyway.
 func (r *Relay) other(line []byte) {
-	if r.plain == "" {
-		r.plain = r.id("output")
-		r.to.Plan(Vertex{ID: r.plain, Name: r.title("output of the pod")})
-		r.to.Start(r.plain)
-		r.running = append(r.running, r.plain)
-	}
-	_, _ = io.WriteString(r.to.Log(r.plain, 2), string(line)+"\n")
+	r.release()
+	text := string(line)
+	r.held = &text
 }
 
-// Close ends what the build has not ended. With an error, the steps that ran were
-// cut off by it.
+func (r *Relay) release() {
+	if r.held == nil {
+		return
+	}
+	if r.plain == "" {
+		r.plain = r.id("output")
+		r.to.Plan(Vertex{ID: r.plain, Name: r.title("output")})
+		r.to.Start(r.plain)
+	}
+	_, _ = io.WriteString(r.to.Log(r.plain, 2), *r.held+"\n")
+	r.held = nil
+}
+
+// Close ends what the build has not ended: err cut it off.
 func (r *Relay) Close(err error) {
-	if err != nil && !errors.Is(err, context.Canceled) {
-		err = context.Canceled // the error is told where it belongs
+	if r.held != nil && (err == nil || !strings.Contains(err.Error(), strings.TrimPrefix(*r.held, "error: "))) {
+		r.release()
 	}
 	for _, id := range r.running {
-		if id == r.plain {
-			r.to.Done(id, false, nil)
-			continue
+		if err != nil {
+			err = context.Canceled // it is told where it belongs
 		}
 		r.to.Done(id, false, err)
 	}
 	r.running = nil
+	if r.plain != "" {
+		r.to.Done(r.plain, false, nil)
+	}
 }
 
 func (r *Relay) end(id digest.Digest) {

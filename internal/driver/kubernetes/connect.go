@@ -58,6 +58,8 @@ func Connect(c Connection) (*Cluster, error) {
 	config.UserAgent = c.UserAgent
 	// The server has limits of its own, which it divides fairly.
 	config.QPS, config.Burst = -1, 0
+	// What it warns of is an event, too, when it matters.
+	config.WarningHandler = rest.NoWarnings{}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the cluster: %w", err)

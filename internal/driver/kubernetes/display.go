@@ -1,6 +1,8 @@
 package kubernetes
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -42,13 +44,6 @@ func (v *display) note(text string) {
 	_, _ = io.WriteString(v.to.Log(v.id, 2), text+"\n")
 }
 
-// said reports whether a note is the last one.
-func (v *display) said(text string) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.last == text
-}
-
 // started tells that the build runs.
 func (v *display) started(node string) {
 	v.note("runs on node " + node)
@@ -63,6 +58,9 @@ func (v *display) started(node string) {
 // line shows a line of the pod's log.
 func (v *display) line(line []byte) { v.relay.Line(line) }
 
+// errNotStarted stands for an error that is told in the end, once.
+var errNotStarted = errors.New("the build did not start")
+
 // close ends what is shown of a Job.
 func (v *display) close(err error) {
 	v.relay.Close(err)
@@ -70,6 +68,9 @@ func (v *display) close(err error) {
 	defer v.mu.Unlock()
 	if !v.began {
 		v.began = true
+		if err != nil && !errors.Is(err, context.Canceled) {
+			err = errNotStarted
+		}
 		v.to.Done(v.id, false, err)
 	}
 }

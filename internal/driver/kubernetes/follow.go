@@ -26,6 +26,8 @@ type following struct {
 	// told is when a person last heard why a pod waits, asked when the events were
 	// asked for.
 	told, asked time.Time
+	// advised is the advice that a person had.
+	advised string
 	// logs ends when all of the log has been shown; nil before the container runs.
 	logs     chan struct{}
 	stopLogs context.CancelFunc
@@ -173,12 +175,12 @@ func (f *following) waiting(ctx context.Context, v view) error {
 		}
 	}
 	// What it waits for may change while it waits.
-	kind := fmt.Sprint(patience)
-	if f.since(kind, patience) {
+	if f.since(fmt.Sprint(patience), patience) {
 		return &EnvironmentError{Platform: f.task.Platform, What: why, Fix: fix}
 	}
-	if time.Since(f.told) >= f.pace.notice || patience != f.settings.ScheduleTimeout && !f.display.said(why) {
-		f.told = time.Now()
+	// Names of pods and counts change in the text, the advice does not.
+	if fix != f.advised && time.Since(f.started) >= f.pace.events || time.Since(f.told) >= f.pace.notice {
+		f.told, f.advised = time.Now(), fix
 		f.display.note(why)
 	}
 	return nil

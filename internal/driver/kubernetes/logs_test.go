@@ -1,0 +1,40 @@
+package kubernetes
+
+import (
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+)
+
+// A log that broke off is read again from some seconds before: no line is shown
+// twice, and none is lost, equal ones included.
+func TestLogReader(t *testing.T) {
+	t.Parallel()
+	var got []string
+	l := &logReader{seen: map[string]int{}, show: func(line []byte) { got = append(got, string(line)) }}
+	first := "2026-11-24T00:00:00.1Z old\n" +
+		"2026-11-24T00:00:09.1Z a\n2026-11-24T00:00:09.2Z same\n2026-11-24T00:00:09.2Z same\n" +
+		"2026-11-24T00:00:09.15Z stderr is late\n2026-11-24T00:00:09.3Z {\"cut"
+	assert.NilError(t, l.read(strings.NewReader(first)))
+	l.again()
+	second := "2026-11-24T00:00:09.1Z a\n2026-11-24T00:00:09.2Z same\n2026-11-24T00:00:09.2Z same\n2026-11-24T00:00:09.2Z same\n" +
+		"2026-11-24T00:00:09.14Z was not seen\n2026-11-24T00:00:09.15Z stderr is late\n" +
+		"2026-11-24T00:00:09.3Z {\"cut\"}\n2026-11-24T00:00:10Z last\n"
+	assert.NilError(t, l.read(strings.NewReader(second)))
+	l.again()
+	assert.NilError(t, l.read(strings.NewReader(second)))
+	assert.Check(t, is.DeepEqual(got, []string{"old", "a", "same", "same", "stderr is late", "same", "was not seen", `{"cut"}`, "last"}))
+}
+
+func TestLogReader_long_line(t *testing.T) {
+	t.Parallel()
+	var got []string
+	l := &logReader{seen: map[string]int{}, show: func(line []byte) { got = append(got, string(line)) }}
+	long := strings.Repeat("x", maxLogLine+maxLogLine/2)
+	assert.NilError(t, l.read(strings.NewReader("2026-11-24T00:00:00Z "+long+"\n2026-11-24T00:00:00Z next\n")))
+	assert.Assert(t, is.Len(got, 2))
+	assert.Check(t, len(got[0]) <= maxLogLine && len(got[0]) > maxLogLine/2, "%d", len(got[0]))
+	assert.Check(t, is.Equal(got[1], "next"))
+}
