@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -29,6 +30,8 @@ type build struct {
 	// background are the layers on their way; it is waited for at the end.
 	background errgroup.Group
 	exporting  sync.Once
+	// ran says that all vertices ran.
+	ran atomic.Bool
 	// fail cancels everything with an error, and returns it.
 	fail func(error) error
 
@@ -127,6 +130,7 @@ func (b *build) run(ctx context.Context) error {
 	b.fail = fail
 	err := b.steps(ctx)
 	if err == nil {
+		b.ran.Store(true)
 		b.spare(b.unwritten())
 	}
 	if err := errors.Join(err, b.background.Wait()); err != nil {
@@ -145,8 +149,8 @@ func (b *build) spare(keep []rootfs.Layer) {
 	}
 }
 
-// unwritten are the layers that are, or may be, on their way into an image or
-// the cache.
+// unwritten are the layers that have no blob yet and are, or may be, on their way
+// into an image or the cache.
 func (b *build) unwritten() (keep []rootfs.Layer) {
 	all := b.Cache != nil && !b.CacheReadOnly
 	for v, t := range b.tasks {
@@ -155,7 +159,7 @@ func (b *build) unwritten() (keep []rootfs.Layer) {
 		}
 		for _, out := range t.outputs {
 			for _, l := range out {
-				if l.made != nil {
+				if l.made != nil && l.pending.Blob() == nil {
 					keep = append(keep, l.made)
 				}
 			}
@@ -190,9 +194,32 @@ func (b *build) steps(ctx context.Context) error {
 func (b *build) runTasks(ctx context.Context, tasks []*task) error {
 	var group errgroup.Group
 	for _, t := range tasks {
+		b.prefetch(ctx, t)
 		group.Go(func() error { return b.fail(b.runTask(ctx, t)) })
 	}
 	return group.Wait()
+}
+
+// prefetch unpacks the base image that a vertex stands on while the vertex waits
+// for its other inputs. With a cache it may turn out that nobody needs it.
+func (b *build) prefetch(ctx context.Context, t *task) {
+	i, ok := layered(t.vertex)
+	if !ok || i == graph.None || b.Cache != nil {
+		return
+	}
+	below := b.tasks[t.vertex.Inputs[i].Vertex]
+	if _, ok := below.vertex.Op.(*graph.ImageSource); !ok || len(t.vertex.Inputs) < 2 {
+		return
+	}
+	b.background.Go(func() error {
+		select {
+		case <-below.done:
+			// The vertex will say what is wrong.
+			_, _ = b.layers(ctx, b.input(t.vertex, i))
+		case <-ctx.Done():
+		}
+		return nil
+	})
 }
 
 // plan announces the vertices, and the export, whose uploads go on beside them,

@@ -113,8 +113,11 @@ func (b *build) compressed(ctx context.Context, l *treeLayer) (*layer.Blob, erro
 			return
 		}
 		b.mu.Lock()
-		defer b.mu.Unlock()
 		b.spool = append(b.spool, l.blob.Close)
+		b.mu.Unlock()
+		if b.ran.Load() {
+			b.spare(b.unwritten())
+		}
 	})
 	return l.blob, l.err
 }

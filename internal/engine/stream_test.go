@@ -4,12 +4,16 @@ import (
 	"context"
 	"io"
 	"math/rand"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
 
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/graph"
 	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
@@ -81,4 +85,76 @@ func TestLayers_are_sent_while_they_are_made(t *testing.T) {
 			<-l.sent
 		})
 	}
+}
+
+// opens is a base whose layer somebody wants.
+type opens struct {
+	base
+	once   sync.Once
+	opened chan struct{}
+}
+
+func (o *opens) OpenLayer(ctx context.Context, ref string, l ocispecs.Descriptor) (io.ReadCloser, error) {
+	o.once.Do(func() { close(o.opened) })
+	return o.base.OpenLayer(ctx, ref, l)
+}
+
+// lateContext is there once then is closed.
+type lateContext struct {
+	Context
+	then chan struct{}
+}
+
+func (c lateContext) Materialize(ctx context.Context, dst string, files buildcontext.Selection) error {
+	select {
+	case <-c.then:
+		return c.Context.Materialize(ctx, dst, files)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func TestBase_is_unpacked_while_the_context_is_copied(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	images := &opens{base: newBase(), opened: make(chan struct{})}
+	f.Images = images
+	f.Contexts["context"] = lateContext{f.Contexts["context"], images.opened}
+	_, err := f.build("FROM debian\nCOPY a /a\n") // hangs when one waits for the other
+	assert.NilError(t, err)
+}
+
+// countingStore keeps what it is told that is left to write.
+type countingStore struct {
+	*plainStore
+	mu      sync.Mutex
+	settled [][]rootfs.Layer
+}
+
+func (s *countingStore) Settle(keep []rootfs.Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled = append(s.settled, keep)
+}
+
+func TestTrees_go_when_their_layer_is_written(t *testing.T) {
+	t.Parallel()
+	done := make(chan struct{})
+	close(done)
+	f := newFixture(t, nil)
+	store := &countingStore{plainStore: f.store}
+	f.Store = store
+	v := &graph.Vertex{Op: &graph.Merge{}, Digest: digest.FromString("v")}
+	b := newBuild(f.Engine, &graph.Graph{Vertices: []*graph.Vertex{v}})
+	defer b.close()
+	b.fail = func(err error) error { return err }
+	b.exported[v] = true
+	one, two := madeLayer(slowLayer{1, done}, time.Time{}), madeLayer(slowLayer{2, done}, time.Time{})
+	b.tasks[v].outputs = []tree{{one, two}}
+	b.ran.Store(true)
+	_, err := b.compressed(t.Context(), one)
+	assert.NilError(t, err)
+	assert.Assert(t, is.Len(store.settled, 1))
+	assert.Assert(t, is.Len(store.settled[0], 1))
+	assert.Equal(t, store.settled[0][0], two.made)
 }

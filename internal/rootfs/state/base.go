@@ -34,7 +34,8 @@ func ReadBase(ctx context.Context, diffID digest.Digest, open Opener, read func(
 	}
 	defer r.Close()
 	verifier := diffID.Verifier()
-	content := io.TeeReader(r, verifier)
+	content, stop := readAhead(io.TeeReader(r, verifier))
+	defer stop()
 	if err := read(content); err != nil {
 		return err
 	}
