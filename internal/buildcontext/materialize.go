@@ -50,8 +50,8 @@ func (c *Context) Materialize(ctx context.Context, dst string, sel Selection) er
 			return err
 		}
 		if fi.IsDir() {
-			if here, err := c.root.Stat(p); err == nil && os.SameFile(here, own) {
-				return fmt.Errorf("%s is where the build works: exclude it in .dockerignore", p)
+			if err := c.apart(p, own); err != nil {
+				return err
 			}
 		}
 		return writeError(p, w.HandleChange(fsutil.ChangeKindAdd, p, fi, nil))
@@ -61,6 +61,14 @@ func (c *Context) Materialize(ctx context.Context, dst string, sel Selection) er
 	}
 	if err != nil {
 		return fmt.Errorf("copying the context: %w", err)
+	}
+	return nil
+}
+
+// apart makes sure that a directory of the context is not own.
+func (c *Context) apart(p string, own fs.FileInfo) error {
+	if here, err := c.root.Stat(p); err == nil && os.SameFile(here, own) {
+		return fmt.Errorf("%s is where the build works: exclude it in .dockerignore", p)
 	}
 	return nil
 }

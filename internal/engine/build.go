@@ -38,6 +38,10 @@ type build struct {
 	// broken are layers that the cache promised and did not have.
 	broken map[digest.Digest]bool
 
+	// changed is set when a context changed while it was read: keys and files may
+	// not belong together.
+	changed atomic.Bool
+
 	mu     sync.Mutex
 	spool  []func() error
 	images []*Image
@@ -187,6 +191,7 @@ func (b *build) steps(ctx context.Context) error {
 		if rest, err = b.lookUp(ctx); err != nil {
 			return b.fail(err)
 		}
+		b.preload(rest)
 	}
 	return b.runTasks(ctx, rest)
 }
@@ -296,7 +301,7 @@ func (b *build) runVertex(ctx context.Context, v *graph.Vertex) ([]tree, error) 
 	case *graph.ImageSource:
 		return b.image(ctx, v, op)
 	case *graph.LocalSource:
-		return b.local(ctx, op)
+		return b.local(ctx, v, op)
 	case *graph.HTTPSource:
 		return b.http(ctx, v, op)
 	case *graph.GitSource:

@@ -203,6 +203,9 @@ func (b *build) keep(ctx context.Context, t *task) {
 		if err := b.sent(ctx, t, made); err != nil {
 			return nil // whoever sends it says so
 		}
+		if b.changed.Load() {
+			return nil
+		}
 		if err := b.Cache.Put(ctx, keys, e, io.ReaderAt(blob)); err != nil && ctx.Err() == nil {
 			b.warn(fmt.Sprintf("keeping %s in the cache: %v", t.vertex.Name, err))
 		}

@@ -86,6 +86,9 @@ type Context interface {
 	// Materialize copies the selected files into the empty directory dst, owned
 	// by root.
 	Materialize(ctx context.Context, dst string, files buildcontext.Selection) error
+	// List lists what Materialize would copy, while the build works in dir; nil
+	// is what only a copy can tell.
+	List(ctx context.Context, dir string, files buildcontext.Selection) (*buildcontext.Listing, error)
 }
 
 // Downloader fetches URLs.

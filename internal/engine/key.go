@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/kaniko-multiarch/internal/fileop"
+	"github.com/org/kaniko-multiarch/internal/filetree"
 	"github.com/org/kaniko-multiarch/internal/graph"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 )
@@ -237,7 +238,13 @@ func (b *build) result(ctx context.Context, t *task, files bool) (digest.Digest,
 // pick hashes the files that a vertex uses of input i; the result is empty when
 // one is missing, which the vertex then says better.
 func (b *build) pick(ctx context.Context, t *task, i int) (_ digest.Digest, err error) {
-	from := b.input(t.vertex, i)
+	from, sums := b.input(t.vertex, i), fileop.NewSums()
+	if len(from) == 1 && from[0].sums != nil {
+		sums = from[0].sums
+	}
+	if len(from) == 1 && from[0].listing != nil {
+		return sumAll(ctx, sums, from[0].listing, t.uses[i].picks)
+	}
 	v, err := b.view(ctx, from)
 	if err != nil {
 		return "", err
@@ -247,13 +254,13 @@ func (b *build) pick(ctx context.Context, t *task, i int) (_ digest.Digest, err 
 			err = rerr
 		}
 	}()
-	sums := fileop.NewSums()
-	if len(from) == 1 && from[0].sums != nil {
-		sums = from[0].sums
-	}
+	return sumAll(ctx, sums, filetree.Dir(v.Path()), t.uses[i].picks)
+}
+
+func sumAll(ctx context.Context, sums *fileop.Sums, files filetree.Tree, picks []*graph.Copy) (digest.Digest, error) {
 	var all []digest.Digest
-	for _, c := range t.uses[i].picks {
-		d, err := sums.Copy(ctx, v.Path(), c)
+	for _, c := range picks {
+		d, err := sums.Copy(ctx, files, c)
 		if err != nil && context.Cause(ctx) == nil {
 			return "", nil
 		}
@@ -299,7 +306,14 @@ func (b *build) layerID(ctx context.Context, l *treeLayer) (digest.Digest, error
 // gives every file a new one.
 func sourceID(ctx context.Context, l *treeLayer) (digest.Digest, error) {
 	sum := digest.SHA256.Digester()
-	if err := l.made.WriteTar(ctx, sum.Hash(), rootfs.TarOptions{MaxTime: new(int64)}); err != nil {
+	made := l.made
+	if l.load != nil {
+		var err error
+		if made, err = l.load(); err != nil {
+			return "", err
+		}
+	}
+	if err := made.WriteTar(ctx, sum.Hash(), rootfs.TarOptions{MaxTime: new(int64)}); err != nil {
 		return "", fmt.Errorf("hashing a source: %w", err)
 	}
 	return sum.Digest(), nil

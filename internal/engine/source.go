@@ -9,10 +9,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
+	"github.com/org/kaniko-multiarch/internal/fileop"
 	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/rootfs"
 )
 
 // image finds the layers of a base image. Nothing is fetched yet.
@@ -31,23 +34,74 @@ func (b *build) image(ctx context.Context, v *graph.Vertex, op *graph.ImageSourc
 	return []tree{t}, nil
 }
 
-// local copies the files of a context that the build can see, so that what
-// changes there while the build runs does not matter.
-func (b *build) local(ctx context.Context, op *graph.LocalSource) ([]tree, error) {
+// local is the files of a context that the build can see. With a cache they are
+// copied only when a step needs them.
+func (b *build) local(ctx context.Context, v *graph.Vertex, op *graph.LocalSource) ([]tree, error) {
 	from, ok := b.Contexts[op.Name]
 	if !ok {
 		return nil, fmt.Errorf("there is no context %q", op.Name)
 	}
+	files := buildcontext.Selection{Include: op.Include, Exclude: op.Exclude, FollowPaths: op.FollowPaths}
+	if b.Cache == nil || b.exported[v] {
+		return b.materialize(ctx, op.Name, from, files)
+	}
+	listing, err := from.List(ctx, b.SpoolDir, files)
+	if err != nil {
+		return nil, fmt.Errorf("loading context %q: %w", op.Name, err)
+	}
+	if listing == nil {
+		return b.materialize(ctx, op.Name, from, files)
+	}
+	load := func() (rootfs.Layer, error) {
+		made, err := b.materialize(ctx, op.Name, from, files)
+		if err != nil {
+			return nil, err
+		}
+		same, err := listing.Unchanged(ctx, b.SpoolDir)
+		if err != nil {
+			return nil, err
+		}
+		if !same {
+			b.changed.Store(true)
+			b.warn(fmt.Sprintf("context %q changed while the build read it: nothing of this build is kept in the cache", op.Name))
+		}
+		return made[0][0].made, nil
+	}
+	return []tree{{&treeLayer{sums: fileop.NewSums(), listing: listing, load: sync.OnceValues(load)}}}, nil
+}
+
+// materialize copies the files of a context, so that what changes there while
+// the build runs does not matter.
+func (b *build) materialize(ctx context.Context, name string, from Context, files buildcontext.Selection) ([]tree, error) {
 	w, err := b.work(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	files := buildcontext.Selection{Include: op.Include, Exclude: op.Exclude, FollowPaths: op.FollowPaths}
 	if err := from.Materialize(ctx, w.Path(), files); err != nil {
 		_ = w.Discard()
-		return nil, fmt.Errorf("loading context %q: %w", op.Name, err)
+		return nil, fmt.Errorf("loading context %q: %w", name, err)
 	}
 	return b.commitSource(ctx, w)
+}
+
+// preload copies the contexts that the tasks use, as far as they are not.
+func (b *build) preload(tasks []*task) {
+	for _, t := range tasks {
+		for i := range t.vertex.Inputs {
+			in := b.tasks[t.vertex.Inputs[i].Vertex]
+			if !isSource(in.vertex) || in.outputs == nil {
+				continue
+			}
+			for _, l := range in.outputs[0] {
+				if l.load != nil {
+					b.background.Go(func() error {
+						_, _ = l.load() // whoever needs it gets the error
+						return nil
+					})
+				}
+			}
+		}
+	}
 }
 
 // git checks a commit out.

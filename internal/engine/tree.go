@@ -12,6 +12,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/fileop"
 	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
@@ -35,6 +36,11 @@ type treeLayer struct {
 	pending              *layer.Pending
 	blob                 *layer.Blob
 	err                  error
+
+	// load makes made, for a source whose files nobody has needed yet; listing has
+	// their names.
+	load    func() (rootfs.Layer, error)
+	listing *buildcontext.Listing
 
 	// sums are set for the files of a source. identifying makes id, their digest,
 	// once.
@@ -68,11 +74,15 @@ func (b *build) layers(ctx context.Context, t tree) ([]rootfs.Layer, error) {
 	out := make([]rootfs.Layer, len(t))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, l := range t {
-		if l.base == nil {
+		if l.base == nil && l.load == nil {
 			out[i] = l.made
 			continue
 		}
-		group.Go(func() error {
+		group.Go(func() (err error) {
+			if l.load != nil {
+				out[i], err = l.load()
+				return err
+			}
 			unpacked, err := b.Store.Base(ctx, l.base.diffID, func(ctx context.Context) (io.ReadCloser, error) {
 				return b.openBase(ctx, l.base)
 			})

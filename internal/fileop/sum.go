@@ -7,19 +7,18 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
+	"maps"
 	"path"
-	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 
-	cfs "github.com/containerd/continuity/fs"
 	"github.com/moby/patternmatcher"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/org/kaniko-multiarch/internal/filetree"
 	"github.com/org/kaniko-multiarch/internal/graph"
-	"github.com/org/kaniko-multiarch/internal/layer"
 )
 
 // Sums are digests of files in one tree that nobody changes. All of a file counts
@@ -33,65 +32,76 @@ type Sums struct {
 // NewSums returns the Sums of a tree of which nothing is known yet.
 func NewSums() *Sums { return &Sums{known: map[string]digest.Digest{}} }
 
-// Copy returns the digest of all that Copy would read of the tree at src. Trees
-// with equal digests give the same copies, times aside. The error is a
-// *NotFoundError when the source does not exist.
-func (s *Sums) Copy(ctx context.Context, src string, c *graph.Copy) (digest.Digest, error) {
-	job := copyJob{Copy: c, src: filepath.Clean(src)}
-	names, err := job.sources()
+// Copy returns the digest of all that Copy would read of the tree. Trees with
+// equal digests give the same copies, times aside. The error is a *NotFoundError
+// when the source does not exist.
+func (s *Sums) Copy(ctx context.Context, tree filetree.Tree, c *graph.Copy) (digest.Digest, error) {
+	names, err := sumSources(tree, c)
 	if err != nil {
 		return "", err
 	}
 	sum := digest.SHA256.Digester()
 	for _, name := range names {
-		if _, err := job.stat(name); isMissing(err) {
-			return "", &NotFoundError{Path: name}
-		} else if err != nil {
-			return "", inTree(err, job.src)
+		find := filetree.ResolveParent
+		if c.FollowSymlink {
+			find = filetree.Resolve
 		}
-		w, err := s.walker(ctx, job.src, sum.Hash(), c.Include, c.Exclude)
+		from, err := find(tree, name)
+		if err == nil {
+			_, err = tree.Lstat(from)
+		}
+		if isMissing(err) {
+			return "", &NotFoundError{Path: name}
+		}
+		if err != nil {
+			return "", fmt.Errorf("hashing %s: %w", name, err)
+		}
+		w, err := s.walker(ctx, tree, c.Include, c.Exclude)
 		if err != nil {
 			return "", err
 		}
-		from, err := job.root(name)
-		if err != nil {
-			return "", inTree(err, job.src)
-		}
 		w.add("source", path.Clean(name))
 		if err := w.walk(from, "", matches{}); err != nil {
-			return "", fmt.Errorf("hashing %s: %w", name, inTree(err, job.src))
+			return "", fmt.Errorf("hashing %s: %w", name, err)
+		}
+		if err := w.sum(sum.Hash()); err != nil {
+			return "", fmt.Errorf("hashing %s: %w", name, err)
 		}
 	}
 	return sum.Digest(), nil
 }
 
-// Tree returns the digest of name, symbolic links resolved, and all below it in
-// the tree at root.
-func (s *Sums) Tree(ctx context.Context, root, name string) (digest.Digest, error) {
-	return s.Copy(ctx, root, &graph.Copy{Src: name, FollowSymlink: true})
-}
-
-// root is where a source is, as the copier finds it.
-func (j *copyJob) root(name string) (string, error) {
-	name = filepath.Join("/", name)
-	if j.FollowSymlink || name == "/" {
-		return cfs.RootPath(j.src, name)
+// sumSources lists what c.Src stands for.
+func sumSources(tree filetree.Tree, c *graph.Copy) ([]string, error) {
+	from := cleanPath(c.Src)
+	if !c.Wildcard {
+		return []string{from}, nil
 	}
-	dir, err := cfs.RootPath(j.src, filepath.Dir(name))
-	return filepath.Join(dir, filepath.Base(name)), err
+	found, err := filetree.Glob(tree, from, c.FollowSymlink)
+	if isMissing(err) || err == nil && len(found) == 0 && !c.AllowEmpty {
+		return nil, &NotFoundError{Path: path.Clean(from)}
+	}
+	return found, err
 }
 
 // sumWalk goes through one source as the copier does.
 type sumWalk struct {
 	*Sums
 	ctx              context.Context
-	tree             string
-	out              hash.Hash
+	tree             filetree.Tree
+	parts            []sumPart
 	include, exclude *patternmatcher.PatternMatcher
 	// pending are directories of which nothing was included yet.
 	pending []pendingDir
 	// links are the first names of files that have several.
-	links map[[2]uint64]string
+	links map[any]string
+}
+
+// sumPart is what goes into a digest: texts, and the digest of a file.
+type sumPart struct {
+	texts []string
+	file  string
+	stat  *filetree.Stat
 }
 
 type pendingDir struct{ file, name string }
@@ -99,8 +109,8 @@ type pendingDir struct{ file, name string }
 // matches are what the patterns said about the directory above.
 type matches struct{ include, exclude patternmatcher.MatchInfo }
 
-func (s *Sums) walker(ctx context.Context, tree string, out hash.Hash, include, exclude []string) (_ *sumWalk, err error) {
-	w := &sumWalk{Sums: s, ctx: ctx, tree: tree, out: out, links: map[[2]uint64]string{}}
+func (s *Sums) walker(ctx context.Context, tree filetree.Tree, include, exclude []string) (_ *sumWalk, err error) {
+	w := &sumWalk{Sums: s, ctx: ctx, tree: tree, links: map[any]string{}}
 	if len(include) > 0 {
 		if w.include, err = patternmatcher.New(include); err != nil {
 			return nil, fmt.Errorf("patterns %q: %w", include, err)
@@ -122,16 +132,16 @@ func (w *sumWalk) walk(file, name string, above matches) error {
 	if err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Lstat(file, &st); err != nil {
-		return &os.PathError{Op: "lstat", Path: file, Err: err}
+	st, err := w.tree.Lstat(file)
+	if err != nil {
+		return err
 	}
-	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	isDir := st.IsDir()
 	if !included && !isDir {
 		return nil
 	}
 	if included {
-		if err := w.entry(file, name, &st); err != nil {
+		if err := w.entry(file, name, st); err != nil {
 			return err
 		}
 	}
@@ -143,12 +153,12 @@ func (w *sumWalk) walk(file, name string, above matches) error {
 		w.pending = append(w.pending, pendingDir{file, name})
 		defer func() { w.pending = w.pending[:min(depth, len(w.pending))] }()
 	}
-	list, err := os.ReadDir(file)
+	list, err := w.tree.ReadDir(file)
 	if err != nil {
 		return err
 	}
-	for _, e := range list {
-		if err := w.walk(filepath.Join(file, e.Name()), path.Join(name, e.Name()), here); err != nil {
+	for _, base := range list {
+		if err := w.walk(path.Join(file, base), path.Join(name, base), here); err != nil {
 			return err
 		}
 	}
@@ -178,41 +188,60 @@ func (w *sumWalk) matches(name string, above matches) (included bool, here match
 
 // entry adds a file, after the directories above it that only it makes part of
 // the copy.
-func (w *sumWalk) entry(file, name string, st *unix.Stat_t) error {
+func (w *sumWalk) entry(file, name string, st *filetree.Stat) error {
 	for _, dir := range w.pending {
-		var above unix.Stat_t
-		if err := unix.Lstat(dir.file, &above); err != nil {
-			return &os.PathError{Op: "lstat", Path: dir.file, Err: err}
-		}
-		if err := w.one(dir.file, dir.name, &above); err != nil {
+		above, err := w.tree.Lstat(dir.file)
+		if err != nil {
 			return err
 		}
+		w.one(dir.file, dir.name, above)
 	}
 	w.pending = w.pending[:0]
-	return w.one(file, name, st)
+	w.one(file, name, st)
+	return nil
 }
 
-func (w *sumWalk) one(file, name string, st *unix.Stat_t) error {
-	d, err := w.file(file, st)
-	if err != nil {
-		return err
+func (w *sumWalk) one(file, name string, st *filetree.Stat) {
+	w.parts = append(w.parts, sumPart{[]string{"entry", name}, file, st})
+	if st.Links == nil {
+		return
 	}
-	w.add("entry", name, d.String())
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Nlink < 2 {
-		return nil
-	}
-	id := [2]uint64{uint64(st.Dev), st.Ino}
-	if first, ok := w.links[id]; ok {
+	if first, ok := w.links[st.Links]; ok {
 		w.add("link", first)
 	} else {
-		w.links[id] = name
+		w.links[st.Links] = name
+	}
+}
+
+func (w *sumWalk) add(texts ...string) { w.parts = append(w.parts, sumPart{texts: texts}) }
+
+// sum adds all parts to a hash. The files are read on all cores.
+func (w *sumWalk) sum(to hash.Hash) error {
+	digests := make([]digest.Digest, len(w.parts))
+	group, ctx := errgroup.WithContext(w.ctx)
+	group.SetLimit(runtime.NumCPU())
+	for i, p := range w.parts {
+		if p.stat == nil {
+			continue
+		}
+		group.Go(func() (err error) {
+			digests[i], err = w.file(ctx, p)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, p := range w.parts {
+		addParts(to, p.texts...)
+		if p.stat != nil {
+			addParts(to, digests[i].String())
+		}
 	}
 	return nil
 }
 
-// add frames what it adds.
-func (w *sumWalk) add(parts ...string) { addParts(w.out, parts...) }
-
+// addParts frames what it adds.
 func addParts(h hash.Hash, parts ...string) {
 	for _, p := range parts {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(p))))
@@ -221,61 +250,46 @@ func addParts(h hash.Hash, parts ...string) {
 }
 
 // file is the digest of one file: of all that a copy keeps of it.
-func (w *sumWalk) file(file string, st *unix.Stat_t) (digest.Digest, error) {
-	key := file[len(w.tree):]
+func (w *sumWalk) file(ctx context.Context, p sumPart) (digest.Digest, error) {
 	w.mu.Lock()
-	d, ok := w.known[key]
+	d, ok := w.known[p.file]
 	w.mu.Unlock()
 	if ok {
 		return d, nil
 	}
 	sum := digest.SHA256.Digester()
 	h := sum.Hash()
-	kind := st.Mode & unix.S_IFMT
-	rdev := uint64(0)
-	if kind == unix.S_IFCHR || kind == unix.S_IFBLK {
-		rdev = uint64(st.Rdev)
-	}
-	addParts(h, fmt.Sprintf("%o %d %d %d", st.Mode, st.Uid, st.Gid, rdev))
-	xattrs, err := layer.Xattrs(file, nil)
+	addParts(h, fmt.Sprintf("%o %d %d %d", p.stat.Mode, p.stat.UID, p.stat.GID, p.stat.Rdev))
+	xattrs, err := w.tree.Xattrs(p.file)
 	if err != nil {
 		return "", err
 	}
-	names := make([]string, 0, len(xattrs))
-	for name := range xattrs {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(xattrs)) {
 		addParts(h, "xattr", name, xattrs[name])
 	}
-	switch kind {
-	case unix.S_IFLNK:
-		target, err := os.Readlink(file)
-		if err != nil {
-			return "", err
-		}
-		addParts(h, "target", target)
-	case unix.S_IFREG:
+	switch {
+	case p.stat.IsLink():
+		addParts(h, "target", p.stat.Target)
+	case p.stat.IsRegular():
 		addParts(h, "content")
-		if err := readAll(w.ctx, h, file); err != nil {
+		if err := w.content(ctx, h, p.file); err != nil {
 			return "", err
 		}
 	}
 	d = sum.Digest()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.known[key] = d
+	w.known[p.file] = d
 	return d, nil
 }
 
-func readAll(ctx context.Context, h hash.Hash, name string) (err error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+func (w *sumWalk) content(ctx context.Context, h hash.Hash, name string) (err error) {
+	f, err := w.tree.Open(name)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, 64<<10)
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return err

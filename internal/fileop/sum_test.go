@@ -10,6 +10,7 @@ import (
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
+	"github.com/org/kaniko-multiarch/internal/filetree"
 	"github.com/org/kaniko-multiarch/internal/graph"
 )
 
@@ -98,10 +99,10 @@ func TestSums(t *testing.T) {
 			if name == "hard_link_or_copy" {
 				assert.NilError(t, os.WriteFile(filepath.Join(dir, "d/b"), []byte("d/sub/c"), 0o644))
 			}
-			before, err := NewSums().Copy(t.Context(), dir, tt.copy)
+			before, err := NewSums().Copy(t.Context(), filetree.Dir(dir), tt.copy)
 			assert.NilError(t, err)
 			assert.NilError(t, tt.change(dir))
-			after, err := NewSums().Copy(t.Context(), dir, tt.copy)
+			after, err := NewSums().Copy(t.Context(), filetree.Dir(dir), tt.copy)
 			assert.NilError(t, err)
 			assert.Check(t, is.Equal(before == after, tt.same))
 		})
@@ -110,7 +111,7 @@ func TestSums(t *testing.T) {
 
 func TestSums_missing(t *testing.T) {
 	t.Parallel()
-	_, err := NewSums().Copy(t.Context(), sumTree(t), &graph.Copy{Src: "/none"})
+	_, err := NewSums().Copy(t.Context(), filetree.Dir(sumTree(t)), &graph.Copy{Src: "/none"})
 	_, ok := err.(*NotFoundError)
 	assert.Check(t, ok, "%v", err)
 }

@@ -1,0 +1,110 @@
+package filetree
+
+import (
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	cfs "github.com/containerd/continuity/fs"
+	fscopy "github.com/tonistiigi/fsutil/copy"
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+)
+
+// Names lead where they lead the copier, whatever the links are.
+func TestResolve_as_the_copier(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	pick := func(list ...string) string { return list[random.IntN(len(list))] }
+	part := func() string { return pick("a", "b", "c", "a", "b", "c", "..", ".") }
+	name := func() string {
+		s := part()
+		for range random.IntN(3) {
+			s += "/" + part()
+		}
+		return s
+	}
+	links, found := 0, 0
+	for n := range 120 {
+		root := filepath.Join(t.TempDir(), fmt.Sprint(n))
+		assert.NilError(t, os.Mkdir(root, 0o755))
+		for range 10 {
+			at := filepath.Join(root, filepath.Clean("/"+name()))
+			switch random.IntN(4) {
+			case 0, 1:
+				_ = os.MkdirAll(at, 0o755)
+			case 2:
+				_ = os.WriteFile(at, nil, 0o644)
+			case 3:
+				// Targets that are relative stay in the tree: the copier would look
+				// at the machine's files behind others, on its way.
+				if err := os.Symlink(strings.TrimPrefix(filepath.Clean("/"+name()), "/"), at); err == nil {
+					links++
+				}
+			}
+		}
+		trees := []Tree{Dir(root), newMemory(t, root)}
+		for range 10 {
+			asked := "/" + name()
+			want, err := cfs.RootPath(root, asked)
+			for _, tree := range trees {
+				got, gotErr := Resolve(tree, asked)
+				assert.Check(t, is.Equal(gotErr != nil, err != nil), "%s: %v, got %v", asked, err, gotErr)
+				if err == nil {
+					assert.Check(t, is.Equal(filepath.Join(root, got), filepath.Clean(want)), asked)
+				}
+			}
+		}
+		for _, pattern := range []string{"/*", "/a*", "/*/b", "/[ab]/*", "/a/*", "/b/c/?", "/c/../*", "/\\a", "/[", "/a/\\*"} {
+			for _, follow := range []bool{false, true} {
+				want, err := fscopy.ResolveWildcards(root, pattern, follow)
+				for _, tree := range trees {
+					got, gotErr := Glob(tree, pattern, follow)
+					assert.Check(t, is.Equal(gotErr != nil, err != nil), "%s: %v, got %v", pattern, err, gotErr)
+					assert.Check(t, is.DeepEqual(got, want), "%s in tree %d, follow %v", pattern, n, follow)
+					found += len(got)
+				}
+			}
+		}
+	}
+	assert.Check(t, links > 50 && found > 50, "%d links, %d found", links, found)
+}
+
+func TestResolve_cycle(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	assert.NilError(t, os.Symlink("b", root+"/a"))
+	assert.NilError(t, os.Symlink("a", root+"/b"))
+	_, err := Resolve(Dir(root), "/a")
+	assert.Check(t, is.ErrorIs(err, errLinks))
+}
+
+// memory is a tree whose files are known by their real names only.
+type memory struct {
+	Dir
+	files map[string]*Stat
+}
+
+func newMemory(t *testing.T, root string) *memory {
+	t.Helper()
+	m := &memory{Dir: Dir(root), files: map[string]*Stat{}}
+	assert.NilError(t, filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
+		name := filepath.Join("/", strings.TrimPrefix(p, root))
+		if err == nil {
+			m.files[name], err = m.Dir.Lstat(name)
+		}
+		return err
+	}))
+	return m
+}
+
+func (m *memory) Lstat(name string) (*Stat, error) {
+	return Follow(name, func(name string) (*Stat, bool) {
+		st, ok := m.files[name]
+		return st, ok
+	})
+}
