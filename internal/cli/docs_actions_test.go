@@ -46,6 +46,8 @@ func TestActions_inputs(t *testing.T) {
 		"registry-mirror", "registry-map", "skip-default-registry-fallback", "registry-certificate", "registry-client-cert",
 		"credential-helpers", "push-retry", "push-retry-initial-delay", "push-retry-max-delay",
 	}
+	// Nor is a cluster the runner's.
+	rare = append(rare, kubernetesNames()...)
 	for _, tc := range []struct {
 		file, command string
 		special, no   []string

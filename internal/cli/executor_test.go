@@ -110,7 +110,7 @@ func TestExecutor_every_flag(t *testing.T) {
 	refused := map[string]string{
 		"allowed-registries": "a", "allowed-repos": "a", "bucket": "b", "default-user": "u", "denied-registries": "a", "denied-repos": "a",
 		"generate-provenance": "true", "ignore-path": "/x", "image-format": "docker", "legacy-manifest-list": "true",
-		"oci-mode": "docker", "require-signature": "true", "sign-images": "true", "single-snapshot": "true", "driver": "k8s",
+		"oci-mode": "docker", "require-signature": "true", "sign-images": "true", "single-snapshot": "true", "k8s-image": "x",
 		"digest-file": "https://h/d", "target": "a --target=b", "cache-run-layers": "false --cache", "sing-images": "true",
 		"context-sub-path": "../x", "platform": "linux/arm64 --custom-platform=linux/amd64",
 	}
@@ -158,6 +158,7 @@ func TestExecutor_every_flag(t *testing.T) {
 		"help", "digests-to", "key", "isolation", "state-dir", "verbose",
 		"add-host", "ssh", "network", "allow", "ulimit", "shm-size",
 	}
+	ours = append(ours, kubernetesNames()...)
 	for _, name := range known {
 		_, isIgnored := meaningless()[name]
 		listed := isIgnored || slices.Contains(ours, name)

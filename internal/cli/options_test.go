@@ -42,10 +42,10 @@ func buildFlags() map[string]string {
 
 // besides are the flags of build that say nothing about what is built.
 func besides() []string {
-	return []string{
+	return append(kubernetesNames(),
 		"help", "check", "call", "isolation", "force", "progress", "profile", "verbose",
 		"handover", "pull", "builder", "provenance", "sbom", "attest", "cgroup-parent",
-	}
+	)
 }
 
 func buildOptions(t *testing.T, env variables, args ...string) (build.Options, error) {

@@ -140,7 +140,7 @@ func TestTemplate(t *testing.T) {
 		name, text, err string
 		check           func(*testing.T, corev1.PodTemplateSpec)
 	}{
-		{"merged_by_name", "kind: Pod\napiVersion: v1\nmetadata: {labels: {a: b}}\nspec:\n  containers:\n  - name: kaniko\n    env: [{name: X, value: y}]\n  - name: side\n    image: z\n  securityContext: {seccompProfile: {type: Unconfined}}\n", "",
+		{"merged_by_name", "kind: Pod\napiVersion: v1\nmetadata: {labels: {a: b}}\nspec:\n  containers:\n  - name: kaniko\n    env: [{name: X, value: why}]\n  - name: side\n    image: z\n  securityContext: {seccompProfile: {type: Unconfined}}\n", "",
 			func(t *testing.T, p corev1.PodTemplateSpec) {
 				assert.Check(t, is.Len(p.Spec.Containers, 2))
 				assert.Check(t, is.Len(container(&p.Spec).Env, 2))

@@ -190,7 +190,7 @@ func (l *logReader) line(line []byte) {
 
 // partial is a line whose end has not come.
 func (l *logReader) partial(line []byte) {
-	if _, text, ok := stamp(line); ok && len(text) > 0 && text[0] != '{' {
+	if _, text, ok := stamp(line); !ok || len(text) > 0 && text[0] != '{' {
 		l.line(line)
 	}
 }

@@ -140,7 +140,7 @@ func (d *Driver) renew(ctx context.Context, job *batchv1.Job) error {
 		}
 		next := *d.deadline(time.Since(start))
 		if next == last {
-			return nil // it may run no longer than this
+			continue // the deadline is that of the user
 		}
 		patch := fmt.Sprintf(`{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":%d}}`, job.UID, next)
 		err := d.try(ctx, func(ctx context.Context) error {

@@ -100,7 +100,7 @@ func quick(t *testing.T, c Config, controllers func(n int, job *batchv1.Job) *co
 		switch {
 		case strings.HasPrefix(message, "built"):
 			return true, nil
-		case message == "":
+		case message == "" || message == "exec format error":
 			return false, errors.New("the pod left no result")
 		}
 		return true, errors.New(message)
@@ -335,7 +335,7 @@ func TestRenew(t *testing.T) {
 	assert.Check(t, is.Equal(*d.deadline(90 * time.Second), int64(60)))
 
 	d, client, _ := quick(t, c, func(int, *batchv1.Job) *corev1.Pod { return nil })
-	d.settings.Lease = 20 * time.Millisecond
+	d.settings.Lease = time.Second
 	job, err := d.job("name", aTask(), "arm64")
 	assert.NilError(t, err)
 	job.UID = "name"
@@ -371,7 +371,7 @@ func TestRBAC(t *testing.T) {
 		return ended(0, "Completed", "built")
 	})
 	d.OwnPod = "own"
-	d.settings.Lease = 40 * time.Millisecond
+	d.settings.Lease = time.Second
 	d.settings.ScheduleTimeout = 1500 * time.Millisecond
 	work := tasks()
 	work[0].Secret, work[0].SecretDir = map[string][]byte{"a": nil}, "/x"
