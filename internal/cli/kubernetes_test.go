@@ -119,3 +119,14 @@ func TestAnswers(t *testing.T) {
 	assert.Check(t, ok && code == 42, "%d", code)
 	assert.Check(t, is.Len(a.by, 0))
 }
+
+// The table of docs/kubernetes.md is what --help says.
+func TestDocs_kubernetes_flags(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/kubernetes.md")
+	assert.NilError(t, err)
+	for f := range reflect.TypeFor[kubernetesFlags]().Fields() {
+		row := "| `--" + f.Tag.Get("name") + "` | " + strings.ReplaceAll(f.Tag.Get("help"), "|", `\|`) + " |\n"
+		assert.Check(t, is.Contains(string(text), row))
+	}
+}

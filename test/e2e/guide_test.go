@@ -549,15 +549,15 @@ CMD ["cat", "/machine"]
 	assert.Check(t, is.Equal(on[0], on[1]))
 }
 
-// The guide's Kubernetes commands are refused, with what to do instead, before
-// anything is read.
+// The guide's Kubernetes commands, where there is no cluster, say what is missing
+// before anything is read. With one, see TestCluster.
 func TestGuide_kubernetes(t *testing.T) {
 	t.Parallel()
 	g := newGuide(t, "kubernetes")
 	r := g.run(t, "--dockerfile=/workspace/Dockerfile", "--context=/workspace", "--destination="+g.image+":latest",
 		"--platform=linux/amd64,linux/arm64", "--driver=k8s", "--cache=true", "--cache-repo="+g.image+"/cache", "--push-retry=3")
 	assert.Check(t, is.Equal(r.code, 2), r.stderr)
-	for _, want := range []string{"--driver=k8s", "--driver=ci", "--driver=local"} {
+	for _, want := range []string{"--driver=k8s", "--k8s-kubeconfig", "service account"} {
 		assert.Check(t, is.Contains(r.stderr, want))
 	}
 	assert.Check(t, !exists(t, g.image+":latest"))
