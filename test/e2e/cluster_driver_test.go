@@ -2,12 +2,22 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,8 +46,26 @@ func (c *cluster) build(t *testing.T, args ...string) result {
 // running is the program while it runs.
 type running struct {
 	*exec.Cmd
-	output bytes.Buffer
+	output output
 	done   chan struct{}
+}
+
+// output may be read while it is written.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // start does not wait for the program.
@@ -65,8 +93,8 @@ func (r *running) end(t *testing.T) result {
 	return result{code: r.ProcessState.ExitCode(), stderr: r.output.String()}
 }
 
-// step waits until a pod of the namespace runs a step that says a word.
-func (c *cluster) step(t *testing.T, r *running, word string) {
+// says waits until the program shows a line, while it runs.
+func (r *running) says(t *testing.T, line *regexp.Regexp) {
 	t.Helper()
 	poll.WaitOn(t, func(poll.LogT) poll.Result {
 		select {
@@ -74,13 +102,15 @@ func (c *cluster) step(t *testing.T, r *running, word string) {
 			return poll.Error(errEnded(r.output.String()))
 		default:
 		}
-		out, err := c.try(t, "", "logs", "--selector=batch.kubernetes.io/job-name", "--tail=-1")
-		if err != nil || !strings.Contains(out, word) {
-			return poll.Continue("no step says %q: %s %v", word, out, err)
+		if !line.MatchString(r.output.String()) {
+			return poll.Continue("no line is %s:\n%s", line, &r.output)
 		}
 		return poll.Success()
-	}, poll.WithTimeout(2*time.Minute), poll.WithDelay(500*time.Millisecond))
+	}, poll.WithTimeout(2*time.Minute), poll.WithDelay(100*time.Millisecond))
 }
+
+// begun is what slowly shows: a step's output has its number and time before it.
+var begun = regexp.MustCompile(`(?m)^#\d+ [0-9.]+ begun$`)
 
 type errEnded string
 
@@ -106,15 +136,14 @@ func TestClusterDriver_two_platforms(t *testing.T) {
 		"greeting":   "hello\n",
 	})
 	r := c.start(t, "--context="+dir, "--platform=linux/amd64,linux/arm64", "--destination="+image+":1", "--digests-to="+digests)
-	c.step(t, r, "on aarch64")
-	nodes := c.kubectl(t, "", "get", "pods", "-o", `jsonpath={range .items[*]}{.spec.nodeName} {.status.phase}{"\n"}{end}`)
-	lines := strings.Fields(nodes)
-	assert.Check(t, slices.Contains(lines, "node-amd64") && slices.Contains(lines, "node-arm64"), "%s", nodes)
+	// Both at once, and what they print is shown while they run.
+	c.until(t, "pods", `{range .items[?(@.spec.nodeName=="node-amd64")]}1{end}{range .items[?(@.spec.nodeName=="node-arm64")]}2{end}`, "12")
+	r.says(t, regexp.MustCompile(`(?m)^#\d+ [0-9.]+ on (x86_64|aarch64)$`))
 	ended := r.end(t)
 	assert.Equal(t, ended.code, 0, "%s", ended.stderr)
-	for _, line := range []string{"on x86_64", "on aarch64"} {
-		at := slices.IndexFunc(strings.Split(ended.stderr, "\n"), func(s string) bool { return strings.Contains(s, line) && !strings.Contains(s, "uname") })
-		assert.Check(t, at >= 0, "%q is not in the log:\n%s", line, ended.stderr)
+	// Steps are named after their platform.
+	for _, arch := range []string{"amd64", "arm64"} {
+		assert.Check(t, is.Contains(ended.stderr, "[linux/"+arch+" 3/3] RUN"))
 	}
 
 	index := rawIndex(t, image+":1")
@@ -127,10 +156,44 @@ func TestClusterDriver_two_platforms(t *testing.T) {
 		assert.Check(t, slices.ContainsFunc(found, func(f record.Found) bool { return f.Record.Digest.String() == m.Digest && f.Record.Pushed }), m.Digest)
 	}
 	c.empty(t)
+}
 
-	// The same again finds its context in the registry.
-	again := c.build(t, "--context="+dir, "--platform=linux/amd64", "--destination="+image+":2")
-	assert.Equal(t, again.code, 0, "%s", again.stderr)
+// A context that the registry has is not sent again.
+func TestClusterDriver_context(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	noise := make([]byte, 1<<20)
+	_, _ = rand.Read(noise) // never fails
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nCOPY noise /\n", "noise": string(noise)})
+
+	// The registry by another address, which counts what this machine sends: pods
+	// have addresses of their own.
+	host, _, err := net.SplitHostPort(c.registry)
+	assert.NilError(t, err)
+	listener, err := net.Listen("tcp", host+":0")
+	assert.NilError(t, err)
+	var sent atomic.Int64
+	proxy := &httputil.ReverseProxy{ErrorLog: log.New(io.Discard, "", 0), Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: c.registry})
+		r.Out.Host = r.In.Host
+		if strings.HasPrefix(r.In.RemoteAddr, host+":") && r.In.ContentLength > 0 {
+			sent.Add(r.In.ContentLength)
+		}
+	}}
+	front := &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute}
+	go func() { _ = front.Serve(listener) }()
+	t.Cleanup(func() { _ = front.Close() })
+
+	counted := func(tag string) int64 {
+		sent.Store(0)
+		registry := listener.Addr().String()
+		r := c.build(t, "--context="+dir, "--platform=linux/amd64", "--insecure-registry="+registry, "--destination="+registry+"/context/app:"+tag)
+		assert.Equal(t, r.code, 0, "%s", r.stderr)
+		return sent.Load()
+	}
+	first, again := counted("1"), counted("2")
+	assert.Check(t, first > 1<<20, "%d bytes were sent", first)
+	assert.Check(t, again < 64<<10, "%d bytes were sent again", again)
 	c.empty(t)
 }
 
@@ -175,7 +238,7 @@ func TestClusterDriver_secrets(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "token")
 	assert.NilError(t, os.WriteFile(secret, []byte("tell-nobody"), 0o600))
 	r := c.start(t, "--context="+dir, "--platform=linux/amd64", "--destination="+image+":1", "--secret=id=token,src="+secret)
-	c.step(t, r, "begun")
+	r.says(t, begun)
 	owner := c.kubectl(t, "", "get", "secrets", "-o", "jsonpath={.items[*].metadata.ownerReferences[*].kind}")
 	assert.Check(t, is.Equal(owner, "Job"))
 	assert.Check(t, !strings.Contains(c.kubectl(t, "", "get", "jobs,pods,events", "-o", "json"), "tell-nobody"))
@@ -217,7 +280,7 @@ func TestClusterDriver_cancelled(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
 			r := c.start(t, "--context="+c.slowly(t), "--platform=linux/amd64,linux/arm64", "--destination="+c.repository(t)+":1")
-			c.step(t, r, "begun")
+			r.says(t, begun)
 			assert.NilError(t, r.Process.Signal(signal))
 			assert.Check(t, is.Equal(r.end(t).code, 130), "%s", &r.output)
 			c.empty(t)
@@ -232,7 +295,7 @@ func TestClusterDriver_killed(t *testing.T) {
 	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
 	args := []string{"--context=" + c.slowly(t), "--platform=linux/amd64", "--destination=" + c.repository(t) + ":1", "--k8s-lease=15s", "--k8s-ttl=1s"}
 	r := c.start(t, args...)
-	c.step(t, r, "begun")
+	r.says(t, begun)
 	assert.NilError(t, r.Process.Kill())
 	r.end(t)
 	again := c.build(t, args...)
