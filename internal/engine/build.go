@@ -32,6 +32,12 @@ type build struct {
 	exporting  sync.Once
 	// ran says that all vertices ran.
 	ran atomic.Bool
+	// early is what is begun before it is needed, by startEarly; begun has the
+	// trees. It is waited for before the steps count as done.
+	early      errgroup.Group
+	startEarly func(*graph.Vertex)
+	begun      map[graph.Edge]bool
+	users      map[*graph.Vertex][]*graph.Vertex
 	// fail cancels everything with an error, and returns it.
 	fail func(error) error
 
@@ -73,6 +79,8 @@ func newBuild(e *Engine, g *graph.Graph) *build {
 		warned:   map[string]bool{},
 		tasks:    make(map[*graph.Vertex]*task, len(g.Vertices)),
 		exported: exported(g),
+		begun:    map[graph.Edge]bool{},
+		users:    usersOf(g),
 		slots:    semaphore.NewWeighted(int64(e.parallel())),
 		cores:    semaphore.NewWeighted(int64(runtime.NumCPU())),
 	}
@@ -193,7 +201,11 @@ func (b *build) steps(ctx context.Context) error {
 		}
 		b.preload(rest)
 	}
-	return b.runTasks(ctx, rest)
+	early, stop := context.WithCancel(ctx)
+	b.startEarly = func(v *graph.Vertex) { b.ahead(early, v) }
+	err := b.runTasks(ctx, rest)
+	stop()
+	return errors.Join(err, b.early.Wait())
 }
 
 func (b *build) runTasks(ctx context.Context, tasks []*task) error {
@@ -259,6 +271,9 @@ func (b *build) runTask(ctx context.Context, t *task) error {
 	b.Progress.Start(id)
 	outputs, cached, err := b.find(ctx, t)
 	if err == nil && !cached {
+		if _, ok := layered(t.vertex); ok {
+			b.startEarly(t.vertex)
+		}
 		outputs, err = b.repeat(ctx, t.vertex)
 	}
 	if cause := context.Cause(ctx); err != nil && cause != nil && (errors.Is(err, cause) || errors.Is(err, context.Canceled)) {

@@ -1,16 +1,24 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
+	"github.com/org/kaniko-multiarch/internal/layer"
+	"github.com/org/kaniko-multiarch/internal/sandbox"
 )
 
 // watched is a context whose copies are counted.
@@ -77,4 +85,75 @@ func TestCache_context_that_changes(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Check(t, is.Equal(img.Cached, 0))
 	assert.Check(t, img.Descriptor.Digest != changed.Descriptor.Digest)
+}
+
+// opened tells of each layer of the cache that is read.
+type opened struct {
+	*memoryCache
+	t     *testing.T
+	mu    sync.Mutex
+	names map[string]bool
+	on    chan string
+}
+
+func (o *opened) OpenLayer(ctx context.Context, ref string, l ocispecs.Descriptor) (io.ReadCloser, error) {
+	r, err := o.memoryCache.OpenLayer(ctx, ref, l)
+	if ref != cacheRef || err != nil {
+		return r, err
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := layer.Decompress(io.NopCloser(bytes.NewReader(data)))
+	if err != nil {
+		return nil, err
+	}
+	for name := range files(o.t, plain) {
+		o.mu.Lock()
+		o.names[name] = true
+		o.mu.Unlock()
+		select {
+		case o.on <- name:
+		default:
+		}
+	}
+	return io.NopCloser(bytes.NewReader(data)), nil
+}
+
+// One file changed: what is not below it is not read, and what is, is fetched
+// while the step that is to be repeated still runs.
+func TestCache_layers_ahead(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.step("deps", "deps", always("d"))
+	b.step("docs", "docs", always("d"))
+	b.step("last", "last", each())
+	var on chan string
+	b.steps["compile"] = func(ctx context.Context, p sandbox.Process) error {
+		for on != nil {
+			select {
+			case name := <-on:
+				if name == "deps" {
+					return write("out", "2")(ctx, p)
+				}
+			case <-time.After(20 * time.Second):
+				return errors.New("nothing was fetched while the step ran")
+			}
+		}
+		return write("out", "1")(ctx, p)
+	}
+	const dockerfile = "FROM debian AS b\nCOPY a /a\nRUN compile\nFROM scratch AS d\nRUN docs\nFROM debian\nRUN deps\nCOPY --from=b /out /out\nRUN last\n" +
+		"FROM scratch\nCOPY --link --from=d /docs /docs\nCOPY --link --from=2 /last /last\n"
+	b.build(dockerfile, map[string]string{"a": "1"})
+
+	f := b.fresh(map[string]string{"a": "2"})
+	on = make(chan string, 100)
+	images := &opened{memoryCache: b.cache, t: t, names: map[string]bool{}, on: on}
+	f.Images = images
+	_, ran, err := b.try(f, dockerfile)
+	assert.NilError(t, err)
+	assert.Check(t, is.DeepEqual(ran, map[string]int{"last": 1}))
+	assert.Check(t, images.names["deps"])
+	assert.Check(t, !images.names["docs"], "a layer was read that no step needs")
 }

@@ -84,26 +84,6 @@ func (b *build) materialize(ctx context.Context, name string, from Context, file
 	return b.commitSource(ctx, w)
 }
 
-// preload copies the contexts that the tasks use, as far as they are not.
-func (b *build) preload(tasks []*task) {
-	for _, t := range tasks {
-		for i := range t.vertex.Inputs {
-			in := b.tasks[t.vertex.Inputs[i].Vertex]
-			if !isSource(in.vertex) || in.outputs == nil {
-				continue
-			}
-			for _, l := range in.outputs[0] {
-				if l.load != nil {
-					b.background.Go(func() error {
-						_, _ = l.load() // whoever needs it gets the error
-						return nil
-					})
-				}
-			}
-		}
-	}
-}
-
 // git checks a commit out.
 func (b *build) git(ctx context.Context, op *graph.GitSource) ([]tree, error) {
 	w, err := b.work(ctx, nil)
