@@ -111,6 +111,9 @@ func (i inPlace) Open(ctx context.Context, stateDir string) (rootfs.Store, sandb
 	if err != nil {
 		return nil, nil, err
 	}
+	if stateDir == inPlaceState {
+		store.Leave()
+	}
 	runner, err := inplace.New(ctx, inplace.Options{
 		StateDir: stateDir, Own: ownDirs(), Watch: store.Watch, Explain: i.explain, Grace: inplace.DefaultGrace, Log: i.log,
 	})

@@ -47,6 +47,8 @@ type Store struct {
 
 	// settled is read-locked by what takes, makes or commits a tree.
 	settled sync.RWMutex
+	// left says that files are left to the next build.
+	left    bool
 	look    sync.Once
 	noTimes bool
 }
@@ -69,6 +71,11 @@ func New(stateDir string) (*Store, error) {
 	return s, nil
 }
 
+// Leave says that the state directory goes when the machine goes, as that of a
+// container does. Removing a build's files takes as long as making them: they are
+// left to the next build there, if there is one. It is for New's caller.
+func (s *Store) Leave() { s.left = true }
+
 // CacheDir implements rootfs.Store.
 func (s *Store) CacheDir(key string) (string, error) { return s.state.CacheDir(key) }
 
@@ -78,6 +85,9 @@ func (s *Store) Spool() (string, error) { return s.state.Spool() }
 // Settle implements rootfs.Store: layers have tars of their own, so all idle
 // trees may go.
 func (s *Store) Settle([]rootfs.Layer) {
+	if s.left {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var dirs []string
@@ -91,9 +101,13 @@ func (s *Store) Settle([]rootfs.Layer) {
 }
 
 // Close removes all that is this build's own: all trees, and the layers of
-// works.
+// works. After Leave it only stops using them.
 func (s *Store) Close() error {
-	err := s.state.Close()
+	end := s.state.Close
+	if s.left {
+		end = s.state.Leave
+	}
+	err := end()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.files {

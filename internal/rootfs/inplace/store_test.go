@@ -77,6 +77,28 @@ func TestCloseLeavesWhatOutlivesTheBuild(t *testing.T) {
 	assert.ErrorContains(t, err, "not from this store")
 }
 
+func TestLeaveIsForTheNextBuildToClear(t *testing.T) {
+	t.Parallel()
+	state := t.TempDir()
+	s := newStore(t, state)
+	s.Leave()
+	l := step(t, s, nil, "echo 1 >f")
+	s.Settle(nil)
+	assert.NilError(t, s.Close())
+	left := func() string {
+		builds, err := filepath.Glob(filepath.Join(state, "builds", "*"))
+		assert.NilError(t, err)
+		assert.Equal(t, len(builds), 1)
+		return builds[0]
+	}
+	first := left()
+	assert.Assert(t, count(t, filepath.Join(first, "t")) > 0)
+	assert.ErrorContains(t, l.WriteTar(t.Context(), io.Discard, rootfs.TarOptions{}), "closed")
+	newStore(t, state)
+	assert.Assert(t, left() != first)
+	assert.Equal(t, count(t, filepath.Join(state, "locks")), 1)
+}
+
 func TestNewAfterAKill(t *testing.T) {
 	t.Parallel()
 	state := t.TempDir()

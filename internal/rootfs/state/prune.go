@@ -29,7 +29,9 @@ type Pruned struct {
 func kinds() []string { return []string{"layers", "tars", "cache"} }
 
 // Prune removes base layers and cache directories, the longest unused first,
-// until they take at most keep bytes. A directory that is not there is empty.
+// until they take at most keep bytes. What builds left that were killed, or that
+// had no time to remove it, goes in any case and does not count. A directory that
+// is not there is empty.
 // The error is ErrInUse while a build may use any of them.
 func Prune(ctx context.Context, dir string, keep int64) (Pruned, error) {
 	var p Pruned
@@ -45,6 +47,8 @@ func Prune(ctx context.Context, dir string, keep int64) (Pruned, error) {
 		return p, ErrInUse
 	}
 	defer users.Close()
+	// The next build says what is wrong with what cannot be removed.
+	_ = (&State{root: dir, remove: RemoveAll}).sweepBuilds()
 	list, err := things(ctx, dir)
 	if err != nil {
 		return p, fmt.Errorf("looking through the state directory: %w", err)

@@ -41,6 +41,23 @@ func left(t *testing.T, dir, kind string) []string {
 	return names
 }
 
+func TestPrune_what_a_build_left(t *testing.T) {
+	t.Parallel()
+	dir := filled(t, "a")
+	s, err := Open(dir, "layers", os.RemoveAll)
+	assert.NilError(t, err)
+	assert.NilError(t, os.WriteFile(s.Path("tree"), nil, 0o600))
+	assert.NilError(t, s.Leave())
+	_, err = s.Hold()
+	assert.ErrorContains(t, err, "closed")
+	assert.Check(t, is.Len(left(t, dir, "builds"), 1))
+	_, err = Prune(t.Context(), dir, 10<<20)
+	assert.NilError(t, err)
+	assert.Check(t, is.Len(left(t, dir, "builds"), 0))
+	assert.Check(t, is.DeepEqual(left(t, dir, "locks"), []string{"a"}))
+	assert.Check(t, is.DeepEqual(left(t, dir, "layers"), []string{"a"}))
+}
+
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	dir := filled(t, "a", "b", "c")

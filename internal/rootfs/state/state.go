@@ -115,16 +115,8 @@ func (s *State) make() error {
 // sweep removes the directories of builds that nobody holds a lock of, and
 // things that were not made to the end.
 func (s *State) sweep() error {
-	builds, err := filepath.Glob(filepath.Join(s.root, "builds", "*"))
-	if err != nil {
+	if err := s.sweepBuilds(); err != nil {
 		return err
-	}
-	for _, dir := range builds {
-		name := s.LockName(filepath.Base(dir))
-		// The lock goes last, so that nobody takes it for free before.
-		if err := ifDead(name, func() error { return errors.Join(s.remove(dir), os.Remove(name)) }); err != nil {
-			return err
-		}
 	}
 	parts, err := filepath.Glob(filepath.Join(s.root, s.kind, "*"+partSuffix))
 	if err != nil {
@@ -133,6 +125,22 @@ func (s *State) sweep() error {
 	for _, part := range parts {
 		name := s.LockName(strings.TrimSuffix(filepath.Base(part), partSuffix))
 		if err := ifDead(name, func() error { return os.RemoveAll(part) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepBuilds removes the directories of builds that nobody holds a lock of.
+func (s *State) sweepBuilds() error {
+	builds, err := filepath.Glob(filepath.Join(s.root, "builds", "*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range builds {
+		name := s.LockName(filepath.Base(dir))
+		// The lock goes last, so that nobody takes it for free before.
+		if err := ifDead(name, func() error { return errors.Join(s.remove(dir), os.Remove(name)) }); err != nil {
 			return err
 		}
 	}
@@ -178,16 +186,24 @@ func (s *State) Spool() (string, error) {
 
 // Close removes all that is this build's own, after everything that Hold keeps
 // was released.
-func (s *State) Close() error {
+func (s *State) Close() error { return s.end(s.clear) }
+
+// Leave is Close, but the files are left to whoever opens the directory next.
+func (s *State) Leave() error { return s.end(func() error { return nil }) }
+
+func (s *State) clear() error {
+	if err := s.remove(s.dir); err != nil {
+		return fmt.Errorf("removing the files of the build: %w", err)
+	}
+	return os.Remove(s.alive.Path())
+}
+
+func (s *State) end(clear func() error) error {
 	s.closing.Do(func() {
 		s.removing.Lock()
 		defer s.removing.Unlock()
 		s.gone = true
-		if err := s.remove(s.dir); err != nil {
-			s.closed = fmt.Errorf("removing the files of the build: %w", err)
-		} else {
-			s.closed = os.Remove(s.alive.Path())
-		}
+		s.closed = clear()
 		s.closed = errors.Join(s.closed, s.alive.Close(), s.users.Close())
 	})
 	return s.closed
