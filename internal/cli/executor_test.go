@@ -155,7 +155,7 @@ func TestExecutor_every_flag(t *testing.T) {
 		known = append(known, f.Name)
 	}
 	ours := []string{
-		"help", "digests-to", "key", "isolation", "state-dir", "verbose",
+		"help", "digests-to", "key", "isolation", "state-dir", "verbose", "profile",
 		"add-host", "ssh", "network", "allow", "ulimit", "shm-size",
 	}
 	ours = append(ours, kubernetesNames()...)
