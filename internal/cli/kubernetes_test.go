@@ -12,6 +12,9 @@ import (
 
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/org/kaniko-multiarch/internal/job"
 )
@@ -129,4 +132,29 @@ func TestDocs_kubernetes_flags(t *testing.T) {
 		row := "| `--" + f.Tag.Get("name") + "` | " + strings.ReplaceAll(f.Tag.Get("help"), "|", `\|`) + " |\n"
 		assert.Check(t, is.Contains(string(text), row))
 	}
+}
+
+// The example's driver has flags that exist, and says who it is as its Role does.
+func TestExamples_kubernetes(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../../examples/kubernetes/cronjob.yaml")
+	assert.NilError(t, err)
+	var cron batchv1.CronJob
+	assert.NilError(t, yaml.UnmarshalStrict(data, &cron))
+	pod := cron.Spec.JobTemplate.Spec.Template.Spec
+	c := pod.Containers[0]
+	g, err := parse(t, nil, append(c.Command[1:], c.Args...)...)
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(g.Build.Driver, driverKubernetes))
+	_, err = g.Build.options(&World{LookupEnv: variables{}.lookup})
+	assert.NilError(t, err)
+	roles, err := os.ReadFile("../../examples/kubernetes/rbac.yaml")
+	assert.NilError(t, err)
+	assert.Check(t, is.Contains(string(roles), "name: "+pod.ServiceAccountName+"\n"))
+	data, err = os.ReadFile("../../examples/kubernetes/registry-secret.yaml")
+	assert.NilError(t, err)
+	var secret corev1.Secret
+	assert.NilError(t, yaml.UnmarshalStrict(data, &secret))
+	assert.Check(t, is.Equal(pod.Volumes[0].Secret.SecretName, secret.Name))
+	assert.Check(t, is.DeepEqual(splitList(g.Build.K8sRegistrySecret), []string{secret.Name}))
 }

@@ -197,6 +197,12 @@ func TestRun_explains(t *testing.T) {
 		{"pod_security", nil, nil, &corev1.Event{Type: corev1.EventTypeWarning, Reason: "FailedCreate", Message: `violates PodSecurity "restricted:latest"`}, "pod-security.kubernetes.io/enforce=baseline"},
 		{"quota", nil, nil, &corev1.Event{Type: corev1.EventTypeWarning, Reason: "FailedCreate", Message: "exceeded quota: q"}, "have the quota raised"},
 		{"mount", nil, func() *corev1.Pod { return waiting("ContainerCreating", "") }, &corev1.Event{Type: corev1.EventTypeWarning, Reason: "FailedMount", Message: `secret "login" not found`}, "or correct --k8s-registry-secret"},
+		{"node_lost", nil, func() *corev1.Pod {
+			p := &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{
+				{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "deleting due to NoExecute taint"}}}}
+			p.DeletionTimestamp, p.DeletionGracePeriodSeconds, p.Finalizers = &metav1.Time{Time: time.Now()}, new(int64), []string{"batch.kubernetes.io/job-tracking"}
+			return p
+		}, nil, "DeletionByTaintManager"},
 		{"lost_again", nil, evicted, nil, "Evicted: the node was low on memory"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
