@@ -248,6 +248,36 @@ func TestClusterDriver_secrets(t *testing.T) {
 	c.empty(t)
 }
 
+// What a user says about the pods is what the cluster has.
+func TestClusterDriver_options(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	template := filepath.Join(t.TempDir(), "pod.yaml")
+	assert.NilError(t, os.WriteFile(template, []byte("spec:\n  hostname: from-template\n  volumes:\n  - {name: state, emptyDir: {sizeLimit: 1Gi}}\n"), 0o600))
+	r := c.start(t, "--context="+c.slowly(t), "--platform=linux/amd64", "--destination="+c.repository(t)+":1",
+		"--k8s-request=cpu=100m,memory=64Mi", "--k8s-limit=memory=1Gi", "--k8s-node-selector=kubernetes.io/hostname=node-amd64",
+		"--k8s-label=team=builders", "--k8s-annotation=example.com/why=a test", "--k8s-priority-class=system-cluster-critical",
+		"--k8s-toleration=spot:NoSchedule", "--k8s-pod-template="+template, "--k8s-deadline=3m")
+	r.says(t, begun)
+	for path, want := range map[string]string{
+		"{.items[0].spec.containers[0].resources.requests.cpu}":  "100m",
+		"{.items[0].spec.containers[0].resources.limits.memory}": "1Gi",
+		"{.items[0].metadata.labels.team}":                       "builders",
+		"{.items[0].metadata.annotations}":                       "a test",
+		"{.items[0].spec.priorityClassName}":                     "system-cluster-critical",
+		"{.items[0].spec.tolerations[*].key}":                    "spot",
+		"{.items[0].spec.hostname}":                              "from-template",
+		"{.items[0].spec.volumes[*].emptyDir.sizeLimit}":         "1Gi",
+		"{.items[0].spec.nodeName}":                              "node-amd64",
+		"{.items[0].spec.containers[0].image}":                   c.image,
+	} {
+		assert.Check(t, is.Contains(c.kubectl(t, "", "get", "pods", "-o", "jsonpath="+path), want), path)
+	}
+	ended := r.end(t)
+	assert.Equal(t, ended.code, 0, "%s", ended.stderr)
+	c.empty(t)
+}
+
 // Many pipelines share a namespace.
 func TestClusterDriver_twenty_at_once(t *testing.T) {
 	t.Parallel()
