@@ -91,25 +91,38 @@ func TestClusterDriver_pod_killed(t *testing.T) {
 // These change the cluster for all tests: they are not parallel, and Go runs them
 // before those that are.
 
-func TestClusterDriver_cordoned(t *testing.T) {
+func TestClusterDriver_no_usable_node(t *testing.T) {
 	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
-	image := c.repository(t)
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN uname -m | tee /machine\n"})
-	c.kubectl(t, "", "cordon", "node-arm64")
-	t.Cleanup(func() {
-		out, err := exec.Command(c.client, "--kubeconfig", c.kubeconfig, "uncordon", "node-arm64").CombinedOutput()
-		assert.Check(t, err, "%s", out)
-	})
-	args := []string{"--context=" + dir, "--platform=linux/arm64", "--destination=" + image + ":1"}
-	r := c.build(t, args...)
-	assert.Check(t, is.Equal(r.code, 6), "%s", r.stderr)
-	assert.Check(t, is.Contains(r.stderr, "linux/arm64: no node of the cluster can build it natively (1 of this architecture cordoned"))
-	c.empty(t)
-	// On the other node it is emulated.
-	r = c.build(t, append(args, "--require-native-nodes=false")...)
-	assert.Equal(t, r.code, 0, "%s", r.stderr)
-	assert.Check(t, is.Contains(r.stderr, "aarch64"))
-	c.empty(t)
+	for _, tt := range []struct {
+		name     string
+		do, undo []string
+		why      string
+		// instead is a flag with which the build goes to a node.
+		instead string
+		node    string
+	}{
+		{"cordoned", []string{"cordon", "node-arm64"}, []string{"uncordon", "node-arm64"}, "1 of this architecture cordoned", "--require-native-nodes=false", "node-amd64"},
+		{"tainted", []string{"taint", "node", "node-arm64", "spot=yes:NoSchedule"}, []string{"taint", "node", "node-arm64", "spot-"},
+			"1 of this architecture tainted spot=yes:NoSchedule", "--k8s-toleration=spot=yes:NoSchedule", "node-arm64"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c.kubectl(t, "", tt.do...)
+			t.Cleanup(func() {
+				out, err := exec.Command(c.client, append([]string{"--kubeconfig", c.kubeconfig}, tt.undo...)...).CombinedOutput()
+				assert.Check(t, err, "%s", out)
+			})
+			args := []string{"--context=" + dir, "--platform=linux/arm64", "--destination=" + c.repository(t) + ":1"}
+			r := c.build(t, args...)
+			assert.Check(t, is.Equal(r.code, 6), "%s", r.stderr)
+			assert.Check(t, is.Contains(r.stderr, "linux/arm64: no node of the cluster can build it natively ("+tt.why))
+			r = c.build(t, append(args, tt.instead)...)
+			assert.Equal(t, r.code, 0, "%s", r.stderr)
+			assert.Check(t, is.Contains(r.stderr, "runs on node "+tt.node))
+			assert.Check(t, is.Contains(r.stderr, "aarch64"))
+			c.empty(t)
+		})
+	}
 }
 
 func TestClusterDriver_api_server_restarts(t *testing.T) {
