@@ -32,9 +32,9 @@ func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, errUnread }
 // to push. Nothing is stored; what is left at most is an empty upload session,
 // which registries remove in time.
 func (c *Client) CheckPush(ctx context.Context, repo Ref) error {
-	content := []byte(rand.Text())
+	// So large that it would not go with the request that stores it.
 	desc := ocispecs.Descriptor{
-		MediaType: "application/octet-stream", Digest: digest.FromBytes(content), Size: int64(len(content)),
+		MediaType: "application/octet-stream", Digest: digest.FromString(rand.Text()), Size: smallBlob + 1,
 	}
 	err := c.PushBlob(ctx, repo, desc, unreadable{}, nil)
 	if errors.Is(err, errUnread) {

@@ -47,7 +47,7 @@ func (c *Client) pushBlob(ctx context.Context, repo Ref, desc ocispecs.Descripto
 		return context.Cause(ctx)
 	}
 	defer h.uploads.Release(1)
-	u := &upload{c: c, host: h, repo: repo, scopes: pushScope(repo), desc: desc, content: content, progress: progress}
+	u := &upload{c: c, host: h, repo: repo, scopes: pushScope(repo), desc: desc, content: content, progress: progress, whole: desc.Size <= smallBlob}
 	return u.run(ctx)
 }
 
@@ -94,8 +94,13 @@ func (c *Client) streamBlob(ctx context.Context, repo Ref, content Growing, prog
 // upload that needs more than that waits for the blob to be complete.
 const unknownSize = math.MaxInt64
 
+// smallBlob is the size up to which a blob is not worth a request of its own, in
+// bytes: configs, and layers of a few files.
+const smallBlob = 64 << 10
+
 // upload is one blob on its way (OCI distribution, "Pushing Blobs"). It sends
-// everything in one PATCH, as docker does, since only that can be resumed.
+// everything in one PATCH, as docker does, since only that can be resumed. What is
+// small goes with the PUT that ends the upload.
 type upload struct {
 	c        *Client
 	host     *host
@@ -111,7 +116,8 @@ type upload struct {
 	// registry has of it.
 	location *url.URL
 	offset   int64
-	// whole sends the blob in the closing PUT, for registries without PATCH.
+	// whole sends the blob in the closing PUT: a small one, or to a registry without
+	// PATCH.
 	whole bool
 	// mangled is set once the registry got other bytes than were sent.
 	mangled bool

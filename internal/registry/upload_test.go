@@ -488,3 +488,27 @@ func TestRangeEnd(t *testing.T) {
 		assert.Equal(t, got, tc.want, tc.in)
 	}
 }
+
+func TestSmallBlobsTakeOneRequestLess(t *testing.T) {
+	t.Parallel()
+	for size, log := range map[int]string{smallBlob: "HEAD POST PUT", smallBlob + 1: "HEAD POST PATCH PUT"} {
+		data, desc := blobOf(size)
+		u := &uploads{}
+		assert.NilError(t, newClient(t, Options{}).PushBlob(t.Context(), serve(t, u), desc, bytes.NewReader(data), nil))
+		assert.Equal(t, u.log(), log)
+		assert.Assert(t, bytes.Equal(u.blob, data))
+	}
+	// What breaks starts anew.
+	data, desc := blobOf(1000)
+	u := &uploads{fault: func(u *uploads, w http.ResponseWriter, req *http.Request, n int) bool {
+		if req.Method == http.MethodPut && n == 1 {
+			u.take(req, 500)
+			hangUp(w)
+			return true
+		}
+		return false
+	}}
+	assert.NilError(t, newClient(t, Options{}).PushBlob(t.Context(), serve(t, u), desc, bytes.NewReader(data), nil))
+	assert.Equal(t, u.log(), "HEAD POST PUT POST PUT")
+	assert.Assert(t, bytes.Equal(u.blob, data))
+}
