@@ -36,13 +36,9 @@ func (c *Client) CheckPush(ctx context.Context, repo Ref) error {
 	desc := ocispecs.Descriptor{
 		MediaType: "application/octet-stream", Digest: digest.FromString(rand.Text()), Size: smallBlob + 1,
 	}
-	err := c.PushBlob(ctx, repo, desc, unreadable{}, nil)
+	err := c.upload(ctx, repo, desc, unreadable{}, func(int64) {})
 	if errors.Is(err, errUnread) {
 		return nil
-	}
-	// The name of the made-up blob only confuses.
-	if inner := errors.Unwrap(err); inner != nil {
-		err = inner
 	}
 	return about(err, "trying to push to", repo.WithTag(""))
 }

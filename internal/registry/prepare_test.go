@@ -16,6 +16,7 @@ func TestCheckPush(t *testing.T) {
 	assert.NilError(t, c.Prepare(t.Context(), repo))
 	assert.NilError(t, c.CheckPush(t.Context(), repo))
 	assert.Equal(t, rec.count("PUT", ""), 0)
+	assert.Equal(t, rec.count("HEAD", ""), 0)
 
 	readOnly := inMemory()
 	repo = serve(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

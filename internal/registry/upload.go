@@ -39,6 +39,11 @@ func (c *Client) pushBlob(ctx context.Context, repo Ref, desc ocispecs.Descripto
 		progress(desc.Size)
 		return nil
 	}
+	return c.upload(ctx, repo, desc, content, progress)
+}
+
+// upload sends a blob that the repository does not have.
+func (c *Client) upload(ctx context.Context, repo Ref, desc ocispecs.Descriptor, content io.ReaderAt, progress func(sent int64)) error {
 	h, err := c.host(ctx, repo)
 	if err != nil {
 		return err

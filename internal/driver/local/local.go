@@ -163,6 +163,8 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	}
 	defer contexts.close()
 
+	prepared, stop := d.startPrepare(ctx, o, target)
+	defer stop()
 	images := newBaseImages(d.Registry)
 	contexts.display = cmp.Or(d.DockerfileName, contexts.display)
 	loaded, err := frontend.Load(ctx, contexts.frontend(o, platforms, images))
@@ -187,7 +189,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		}
 	}
 
-	if err := d.prepare(ctx, o, target); err != nil {
+	if err := prepared(); err != nil {
 		return nil, err
 	}
 
@@ -243,6 +245,26 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 		return nil, err
 	}
 	return result, d.writeFiles(o, result)
+}
+
+// startPrepare begins to prepare while the Dockerfile is read; prepared waits for
+// it, stop ends it.
+func (d *Driver) startPrepare(ctx context.Context, o build.Options, t *target) (prepared func() error, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	result := make(chan struct{})
+	var err error
+	go func() {
+		defer close(result)
+		err = d.prepare(ctx, o, t)
+	}()
+	wait := func() error {
+		<-result
+		return err
+	}
+	return wait, func() {
+		cancel()
+		_ = wait()
+	}
 }
 
 // prepare reaches for all registries that will be written to: nobody wants to
