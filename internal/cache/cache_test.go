@@ -326,3 +326,49 @@ func TestSeveral(t *testing.T) {
 	assert.Check(t, errors.Is(err, reason), "%v", err)
 	assert.Check(t, is.Equal(one.puts, 1))
 }
+
+func TestSeveral_Carry(t *testing.T) {
+	t.Parallel()
+	key := digest.FromString("key")
+	asked := 0
+	content := func() (io.ReaderAt, error) {
+		asked++
+		return bytes.NewReader(layer), nil
+	}
+	// The way of a CI job that keeps a directory of what it used last.
+	older, newer, newest := newDirectory(t), newDirectory(t), newDirectory(t)
+	assert.NilError(t, older.Put(t.Context(), []digest.Digest{key}, entry(), bytes.NewReader(layer)))
+	s := &Several{From: []Cache{older}, To: []Cache{newer, newest}}
+	for range 2 {
+		e, err := s.Get(t.Context(), key)
+		assert.NilError(t, err)
+		assert.NilError(t, s.Carry(t.Context(), key, *e, content))
+		assert.Check(t, is.Equal(asked, 1))
+	}
+	for _, d := range []*Directory{newer, newest} {
+		e, err := d.Get(t.Context(), key)
+		assert.NilError(t, err)
+		assert.Check(t, is.Equal(e.Layer.Digest, entry().Layer.Digest))
+	}
+
+	// One cache to read and to write costs nothing more.
+	requests := 0
+	r := newRegistry(t, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			requests++
+			h.ServeHTTP(w, r)
+		})
+	})
+	assert.NilError(t, r.Put(t.Context(), []digest.Digest{key}, entry(), bytes.NewReader(layer)))
+	other := *r
+	e, err := r.Get(t.Context(), key)
+	assert.NilError(t, err)
+	requests = 0
+	assert.NilError(t, (&Several{From: []Cache{r}, To: []Cache{&other}}).Carry(t.Context(), key, *e, content))
+	assert.Check(t, is.Equal(requests, 0))
+	assert.Check(t, is.Equal(asked, 1))
+
+	failed := errors.New("no layer")
+	err = (&Several{To: []Cache{newDirectory(t)}}).Carry(t.Context(), key, *e, func() (io.ReaderAt, error) { return nil, failed })
+	assert.Check(t, is.ErrorIs(err, failed))
+}

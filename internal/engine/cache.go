@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -81,7 +82,11 @@ func (b *build) getResult(ctx context.Context, t *task, files bool) (*cache.Entr
 	if key == "" || err != nil {
 		return nil, err
 	}
-	return b.get(ctx, t, key)
+	e, err := b.get(ctx, t, key)
+	if e != nil {
+		b.carry(ctx, t, key, e)
+	}
+	return e, err
 }
 
 func appendKey(keys []digest.Digest, key digest.Digest) []digest.Digest {
@@ -211,6 +216,38 @@ func (b *build) keep(ctx context.Context, t *task) {
 		}
 		return nil
 	})
+}
+
+// carry takes a hit along to caches that are written and lack it.
+func (b *build) carry(ctx context.Context, t *task, key digest.Digest, e *cache.Entry) {
+	if b.CacheReadOnly {
+		return
+	}
+	b.background.Go(func() error {
+		content := func() (io.ReaderAt, error) { return b.readEntry(ctx, e) }
+		if err := b.Cache.Carry(ctx, key, *e, content); err != nil && ctx.Err() == nil {
+			b.warn(fmt.Sprintf("taking %s along to another cache: %v", t.vertex.Name, err))
+		}
+		return nil
+	})
+}
+
+// readEntry reads the layer of an entry into a file that goes with the build.
+func (b *build) readEntry(ctx context.Context, e *cache.Entry) (_ io.ReaderAt, err error) {
+	from, err := b.Images.OpenLayer(ctx, e.Ref, e.Layer)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	f, err := os.CreateTemp(b.SpoolDir, "carried-")
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	b.spool = append(b.spool, func() error { return errors.Join(f.Close(), os.Remove(f.Name())) })
+	b.mu.Unlock()
+	_, err = io.Copy(f, from)
+	return f, err
 }
 
 // sent waits until a layer of an image is where the image goes: the cache may get

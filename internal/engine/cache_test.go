@@ -63,6 +63,10 @@ func (m *memoryCache) Put(_ context.Context, keys []digest.Digest, e cache.Entry
 	return err
 }
 
+func (m *memoryCache) Carry(context.Context, digest.Digest, cache.Entry, func() (io.ReaderAt, error)) error {
+	return nil
+}
+
 func (m *memoryCache) OpenLayer(ctx context.Context, ref string, layer ocispecs.Descriptor) (io.ReadCloser, error) {
 	if ref != cacheRef {
 		return m.base.OpenLayer(ctx, ref, layer)

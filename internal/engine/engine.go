@@ -120,6 +120,9 @@ type Cache interface {
 	// what is wrong with the entry.
 	Get(ctx context.Context, key digest.Digest) (*cache.Entry, error)
 	Put(ctx context.Context, keys []digest.Digest, e cache.Entry, content io.ReaderAt) error
+	// Carry takes an entry that Get found along to where it is to be as well;
+	// content is called when that takes the layer.
+	Carry(ctx context.Context, key digest.Digest, e cache.Entry, content func() (io.ReaderAt, error)) error
 }
 
 // Publisher is where an image goes. It is safe for concurrent use, and may be

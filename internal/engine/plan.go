@@ -31,6 +31,9 @@ func (b *build) lookUp(ctx context.Context) ([]*task, error) {
 	var left []*task
 	for _, v := range b.graph.Vertices {
 		t := b.tasks[v]
+		if e, ok := entries[v]; ok {
+			b.carry(ctx, t, t.key, e)
+		}
 		switch e, hit := entries[v]; {
 		case t.outputs != nil: // a source
 		case !needed[v]:

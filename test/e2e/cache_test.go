@@ -97,6 +97,34 @@ func TestCache_directory(t *testing.T) {
 	assert.Check(t, is.Contains(r.stderr, "the cache is broken"))
 }
 
+// A directory that takes the place of another has all that the build used, of
+// stages that were not built, too, and nothing else.
+func TestCache_directory_by_turns(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	bases := service(t, "KMA_TEST_BASES")
+	caches := t.TempDir()
+	dockerfile := func(text string) string {
+		return "FROM " + bases + "/busybox:1 AS b\nRUN cat /proc/sys/kernel/random/uuid > /random\nFROM " + bases + "/busybox:1\nCOPY --from=b /random /random\nRUN echo " + text + "\n"
+	}
+	dir := contextDir(t, map[string]string{"Dockerfile": dockerfile("old")})
+	build := func(n int) (cached int) {
+		r := run(t, "build", "--context", dir, "--no-push", "--destination", "example.com/app:1", "--state-dir", t.TempDir(), "--progress", "plain",
+			"--cache-from", fmt.Sprintf("type=local,src=%s/%d", caches, n), "--cache-to", fmt.Sprintf("type=local,dest=%s/%d", caches, n+1))
+		assert.Equal(t, r.code, 0, r.stderr)
+		return strings.Count(r.stderr, "CACHED")
+	}
+	assert.Equal(t, build(0), 0)
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(dockerfile("new")), 0o644))
+	assert.Equal(t, build(1), 2)
+	for n := 2; n < 4; n++ {
+		assert.NilError(t, os.RemoveAll(fmt.Sprintf("%s/%d", caches, n-1)))
+		assert.Equal(t, build(n), 3)
+	}
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(dockerfile("old")), 0o644))
+	assert.Equal(t, build(4), 2, "what no build used any more is still there")
+}
+
 // What a copy keeps of a file is what makes another layer of it, and no more.
 func TestCache_changes_of_files(t *testing.T) {
 	t.Parallel()
