@@ -331,6 +331,7 @@ start_cluster() {
   export KMA_TEST_BASES=$KMA_TEST_REGISTRY/bases
   export KMA_TEST_CLUSTER_IMAGE=$KMA_TEST_REGISTRY/cluster/tool@$(<"$images/tool")
 
+  export KUBECACHEDIR=$dir/kubectl # not in anybody's home
   mkdir "$dir/cluster"
   serve cluster unshare --fork --pid --kill-child --mount-proc \
     "$here/cluster/up.sh" "$dir/cluster" "$binaries" "$cgroup" "$KMA_TEST_REGISTRY" "$KMA_TEST_REGISTRY/cluster/pause@$(<"$images/pause")"

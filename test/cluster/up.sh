@@ -104,7 +104,7 @@ control_plane() {
     --kubelet-preferred-address-types=InternalIP --allow-privileged=true
   await apiserver kubectl get --raw /readyz
   keep controllers "$dir/bin/kube-controller-manager" --kubeconfig="$dir/controllers" --authentication-kubeconfig="$dir/controllers" \
-    --authorization-kubeconfig="$dir/controllers" --bind-address=127.0.0.1 --cert-dir="$dir" --leader-elect=false \
+    --authorization-kubeconfig="$dir/controllers" --bind-address=127.0.0.1 --cert-dir="$dir" --leader-elect=false --flex-volume-plugin-dir="$dir/volume-plugins" \
     --use-service-account-credentials=true --service-account-private-key-file="$dir/api.key" --root-ca-file="$dir/api.crt"
   keep scheduler "$dir/bin/kube-scheduler" --kubeconfig="$dir/scheduler" --authentication-kubeconfig="$dir/scheduler" \
     --authorization-kubeconfig="$dir/scheduler" --bind-address=127.0.0.1 --cert-dir="$dir" --leader-elect=false
