@@ -284,13 +284,21 @@ func TestRun_parallel(t *testing.T) {
 	t.Parallel()
 	c := usual()
 	c.Parallel = 1
-	var client *fake.Clientset
-	most := 0
+	var mu sync.Mutex
+	now, most := 0, 0
+	count := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		now += n
+		most = max(most, now)
+	}
 	d, client, _ := quick(t, c, func(int, *batchv1.Job) *corev1.Pod {
-		list, err := client.Tracker().List(batchv1.SchemeGroupVersion.WithResource("jobs"), batchv1.SchemeGroupVersion.WithKind("Job"), "ns")
-		assert.Check(t, err)
-		most = max(most, len(list.(*batchv1.JobList).Items)+1)
+		count(1)
 		return ended(0, "Completed", "built")
+	})
+	client.PrependReactor("delete", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) {
+		count(-1)
+		return false, nil, nil
 	})
 	_, err := d.Run(t.Context(), tasks())
 	assert.NilError(t, err)
