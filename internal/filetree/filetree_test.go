@@ -28,9 +28,9 @@ func TestResolve_as_the_copier(t *testing.T) {
 		}
 		return s
 	}
-	links, found := 0, 0
-	for n := range 120 {
-		root := filepath.Join(t.TempDir(), fmt.Sprint(n))
+	links, found, all := 0, 0, t.TempDir()
+	for n := range 60 {
+		root := filepath.Join(all, fmt.Sprint(n))
 		assert.NilError(t, os.Mkdir(root, 0o755))
 		for range 10 {
 			at := filepath.Join(root, filepath.Clean("/"+name()))
@@ -71,7 +71,7 @@ func TestResolve_as_the_copier(t *testing.T) {
 			}
 		}
 	}
-	assert.Check(t, links > 50 && found > 50, "%d links, %d found", links, found)
+	assert.Check(t, links > 30 && found > 30, "%d links, %d found", links, found)
 }
 
 func TestResolve_cycle(t *testing.T) {
