@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,25 +19,20 @@ func (c *Client) Prepare(ctx context.Context, repo Ref) error {
 	return nil
 }
 
-// errUnread ends an upload before its first byte.
-var errUnread = errors.New("nothing is sent")
-
-type unreadable struct{}
-
-func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, errUnread }
-
 // CheckPush opens the upload of a blob that nobody has, and gives it up when the
 // registry has let us begin: this is the first thing that needs the permission
 // to push. Nothing is stored; what is left at most is an empty upload session,
 // which registries remove in time.
 func (c *Client) CheckPush(ctx context.Context, repo Ref) error {
-	// So large that it would not go with the request that stores it.
-	desc := ocispecs.Descriptor{
-		MediaType: "application/octet-stream", Digest: digest.FromString(rand.Text()), Size: smallBlob + 1,
+	desc := ocispecs.Descriptor{MediaType: "application/octet-stream", Digest: digest.FromString(rand.Text())}
+	u, done, err := c.newUpload(ctx, repo, desc)
+	if err == nil {
+		defer done()
+		err = u.open(ctx)
 	}
-	err := c.upload(ctx, repo, desc, unreadable{}, func(int64) {})
-	if errors.Is(err, errUnread) {
-		return nil
+	if err != nil {
+		return about(err, "trying to push to", repo.WithTag(""))
 	}
-	return about(err, "trying to push to", repo.WithTag(""))
+	u.cancel(ctx)
+	return nil
 }

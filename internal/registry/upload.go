@@ -44,16 +44,25 @@ func (c *Client) pushBlob(ctx context.Context, repo Ref, desc ocispecs.Descripto
 
 // upload sends a blob that the repository does not have.
 func (c *Client) upload(ctx context.Context, repo Ref, desc ocispecs.Descriptor, content io.ReaderAt, progress func(sent int64)) error {
-	h, err := c.host(ctx, repo)
+	u, done, err := c.newUpload(ctx, repo, desc)
 	if err != nil {
 		return err
 	}
-	if err := h.uploads.Acquire(ctx, 1); err != nil {
-		return context.Cause(ctx)
-	}
-	defer h.uploads.Release(1)
-	u := &upload{c: c, host: h, repo: repo, scopes: pushScope(repo), desc: desc, content: content, progress: progress, whole: desc.Size <= smallBlob}
+	defer done()
+	u.content, u.progress, u.whole = content, progress, desc.Size <= smallBlob
 	return u.run(ctx)
+}
+
+// newUpload waits until the registry may get one more upload; done ends it.
+func (c *Client) newUpload(ctx context.Context, repo Ref, desc ocispecs.Descriptor) (u *upload, done func(), err error) {
+	h, err := c.host(ctx, repo)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := h.uploads.Acquire(ctx, 1); err != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	return &upload{c: c, host: h, repo: repo, scopes: pushScope(repo), desc: desc}, func() { h.uploads.Release(1) }, nil
 }
 
 // Growing is a blob that is still being made.
@@ -79,18 +88,12 @@ func (c *Client) StreamBlob(ctx context.Context, repo Ref, content Growing, prog
 }
 
 func (c *Client) streamBlob(ctx context.Context, repo Ref, content Growing, progress func(sent int64)) (ocispecs.Descriptor, error) {
-	h, err := c.host(ctx, repo)
+	u, done, err := c.newUpload(ctx, repo, ocispecs.Descriptor{Size: unknownSize})
 	if err != nil {
 		return ocispecs.Descriptor{}, err
 	}
-	if err := h.uploads.Acquire(ctx, 1); err != nil {
-		return ocispecs.Descriptor{}, context.Cause(ctx)
-	}
-	defer h.uploads.Release(1)
-	u := &upload{
-		c: c, host: h, repo: repo, scopes: pushScope(repo), desc: ocispecs.Descriptor{Size: unknownSize},
-		content: content, growing: content, progress: progress,
-	}
+	defer done()
+	u.content, u.growing, u.progress = content, content, progress
 	err = u.run(ctx)
 	return u.desc, err
 }
