@@ -101,10 +101,10 @@ func (r *fileRun) dir(ctx context.Context, i int) (string, error) {
 func (r *fileRun) apply(ctx context.Context, a graph.Action) error {
 	dst := r.works[len(r.works)-1].Path()
 	tree := func(i int) (string, error) { return r.dir(ctx, i) }
-	src := ""
+	var src fileop.Source
 	if _, ok := a.Do.(*graph.Copy); ok {
 		var err error
-		if src, err = r.dir(ctx, a.Source); err != nil {
+		if src.Dir, err = r.dir(ctx, a.Source); err != nil {
 			return err
 		}
 	}

@@ -22,13 +22,18 @@ import (
 // unpacks it there. A nil owner keeps the owners of the source. The error is a
 // *NotFoundError when the source does not exist.
 func Copy(ctx context.Context, dst, src string, c *graph.Copy, owner *ID, warn Warn) error {
+	return copyFrom(ctx, dst, Source{Dir: src}, c, owner, warn)
+}
+
+func copyFrom(ctx context.Context, dst string, src Source, c *graph.Copy, owner *ID, warn Warn) error {
 	job := copyJob{
 		Copy:  c,
-		src:   filepath.Clean(src),
+		src:   filepath.Clean(src.Dir),
 		dst:   filepath.Clean(dst),
 		to:    cleanPath(c.Dest),
 		owner: owner,
 		warn:  warn,
+		spare: src.Spare,
 	}
 	err := job.run(ctx)
 	if _, ok := errors.AsType[*NotFoundError](err); ok || err == nil {
@@ -44,6 +49,7 @@ type copyJob struct {
 	to    string
 	owner *ID
 	warn  Warn
+	spare bool
 }
 
 func (j *copyJob) run(ctx context.Context) error {
@@ -96,7 +102,7 @@ func (j *copyJob) sources() ([]string, error) {
 	return found, nil
 }
 
-func (j *copyJob) one(ctx context.Context, name string, req *required) error {
+func (j *copyJob) one(ctx context.Context, name string, req *required) (err error) {
 	fi, err := j.stat(name)
 	if isMissing(err) {
 		return &NotFoundError{Path: req.first(path.Join("/", name))}
@@ -113,6 +119,25 @@ func (j *copyJob) one(ctx context.Context, name string, req *required) error {
 	if err != nil {
 		return err
 	}
+	if !j.movable(fi) {
+		return j.copy(ctx, name, notify)
+	}
+	aside, err := os.MkdirTemp(filepath.Dir(j.src), "moved-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(aside)) }()
+	list, err := j.setAside(name, aside)
+	if err != nil {
+		return err
+	}
+	if err := j.copy(ctx, name, notify); err != nil {
+		return err
+	}
+	return bring(list)
+}
+
+func (j *copyJob) copy(ctx context.Context, name string, notify fsutil.ChangeFunc) error {
 	return fscopy.Copy(ctx, j.src, name, j.dst, j.to, func(ci *fscopy.CopyInfo) {
 		ci.Chown = chowner(j.owner)
 		ci.Utime = j.Time
@@ -135,19 +160,21 @@ func (j *copyJob) one(ctx context.Context, name string, req *required) error {
 // stat looks at what will be copied: at the target of a link that Src is, when
 // links are to be followed.
 func (j *copyJob) stat(name string) (fs.FileInfo, error) {
-	name = filepath.Join("/", name)
-	if j.FollowSymlink || name == "/" {
-		p, err := cfs.RootPath(j.src, name)
-		if err != nil {
-			return nil, err
-		}
-		return os.Lstat(p)
-	}
-	dir, err := cfs.RootPath(j.src, filepath.Dir(name))
+	p, err := j.resolve(name)
 	if err != nil {
 		return nil, err
 	}
-	return os.Lstat(filepath.Join(dir, filepath.Base(name)))
+	return os.Lstat(p)
+}
+
+// resolve is where the source name is on the disk.
+func (j *copyJob) resolve(name string) (string, error) {
+	name = filepath.Join("/", name)
+	if j.FollowSymlink || name == "/" {
+		return cfs.RootPath(j.src, name)
+	}
+	dir, err := cfs.RootPath(j.src, filepath.Dir(name))
+	return filepath.Join(dir, filepath.Base(name)), err
 }
 
 // notifier tells req what is copied. The copier reports paths in dst, required
@@ -156,20 +183,29 @@ func (j *copyJob) notifier(name string, isDir bool, req *required) (fsutil.Chang
 	if req == nil {
 		return nil, nil
 	}
-	landing, err := cfs.RootPath(j.dst, filepath.Clean(j.to))
+	landing, err := j.landing(name, isDir)
 	if err != nil {
 		return nil, err
-	}
-	if !isDir || !j.ContentsOnly {
-		if fi, err := os.Stat(landing); err == nil && fi.IsDir() {
-			landing = filepath.Join(landing, filepath.Base(name))
-		}
 	}
 	landing = path.Join("/", strings.TrimPrefix(landing, j.dst))
 	return func(_ fsutil.ChangeKind, p string, _ fs.FileInfo, _ error) error {
 		req.copied(path.Join("/", name, strings.TrimPrefix(path.Join("/", p), landing)))
 		return nil
 	}, nil
+}
+
+// landing is where the copy of the source name will be on the disk.
+func (j *copyJob) landing(name string, isDir bool) (string, error) {
+	landing, err := cfs.RootPath(j.dst, filepath.Clean(j.to))
+	if err != nil {
+		return "", err
+	}
+	if !isDir || !j.ContentsOnly {
+		if fi, err := os.Stat(landing); err == nil && fi.IsDir() {
+			landing = filepath.Join(landing, filepath.Base(name))
+		}
+	}
+	return landing, nil
 }
 
 // xattrFailed carries on without the attribute, as BuildKit does: many file

@@ -143,19 +143,23 @@ func TestCopy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			src, dst := tree(t, source...), tree(t, tc.dst...)
-			err := Copy(t.Context(), dst, src, tc.c, nil, nil)
-			if tc.err != "" {
-				assert.ErrorContains(t, err, tc.err)
-				missing, ok := errors.AsType[*NotFoundError](err)
-				assert.Equal(t, ok, strings.Contains(tc.err, "not found"))
-				if ok {
-					assert.Equal(t, missing.Error(), tc.err)
+			for how, do := range map[string]func(context.Context, string, string, *graph.Copy, *ID, Warn) error{"copy": Copy, "move": Move} {
+				src, dst := tree(t, source...), tree(t, tc.dst...)
+				err := do(t.Context(), dst, src, tc.c, nil, nil)
+				if tc.err != "" {
+					assert.ErrorContains(t, err, tc.err, how)
+					missing, ok := errors.AsType[*NotFoundError](err)
+					assert.Equal(t, ok, strings.Contains(tc.err, "not found"), how)
+					if ok {
+						assert.Equal(t, missing.Error(), tc.err, how)
+					}
+				} else {
+					assert.NilError(t, err, how)
 				}
-			} else {
-				assert.NilError(t, err)
+				if tc.err == "" || how == "copy" {
+					assert.Equal(t, show(t, dst), tc.want, how)
+				}
 			}
-			assert.Equal(t, show(t, dst), tc.want)
 		})
 	}
 }

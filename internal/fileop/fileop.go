@@ -35,17 +35,23 @@ func (w Warn) say(format string, args ...any) {
 	}
 }
 
-// Apply does change to the tree at dst. A Copy reads the tree at src, which is
-// an empty directory for graph.None; other changes ignore src. Names of owners
-// are looked up in the directories that tree returns. warn may be nil.
-func Apply(ctx context.Context, dst, src string, change graph.FileChange, tree Tree, warn Warn) error {
+// Source is the tree that a Copy reads, an empty directory for graph.None. One to
+// spare is not needed afterwards.
+type Source struct {
+	Dir   string
+	Spare bool
+}
+
+// Apply does change to the tree at dst. Only a Copy reads src. Names of owners are
+// looked up in the directories that tree returns. warn may be nil.
+func Apply(ctx context.Context, dst string, src Source, change graph.FileChange, tree Tree, warn Warn) error {
 	switch do := change.(type) {
 	case *graph.Copy:
 		owner, err := ResolveOwner(do.Owner, tree, warn)
 		if err != nil {
 			return err
 		}
-		return Copy(ctx, dst, src, do, owner, warn)
+		return copyFrom(ctx, dst, src, do, owner, warn)
 	case *graph.Mkfile:
 		owner, err := ResolveOwner(do.Owner, tree, warn)
 		if err != nil {

@@ -129,12 +129,12 @@ func TestApplyResolvesOwners(t *testing.T) {
 		&graph.Mkdir{Path: "/dir", Mode: 0o700, Owner: owner},
 		&graph.Symlink{Path: "/link", Target: "x", Owner: owner},
 	} {
-		assert.NilError(t, Apply(t.Context(), dst, src, change, inputs, nil))
+		assert.NilError(t, Apply(t.Context(), dst, Source{Dir: src}, change, inputs, nil))
 	}
 	for _, name := range []string{"copy", "file", "dir", "link"} {
 		assert.Equal(t, owns(t, dst, name), "12:34", name)
 	}
-	assert.NilError(t, Apply(t.Context(), dst, "", &graph.Remove{Path: "/dir"}, nil, nil))
+	assert.NilError(t, Apply(t.Context(), dst, Source{}, &graph.Remove{Path: "/dir"}, nil, nil))
 	assert.Equal(t, show(t, dst), "copy=data file= link>x")
 
 	nobody := &graph.Owner{User: &graph.Identity{Name: "nobody", Input: graph.None}}
@@ -144,7 +144,7 @@ func TestApplyResolvesOwners(t *testing.T) {
 		&graph.Mkdir{Path: "/new", Owner: nobody},
 		&graph.Symlink{Path: "/new", Target: "x", Owner: nobody},
 	} {
-		assert.ErrorContains(t, Apply(t.Context(), dst, src, change, inputs, nil), `user "nobody": the image has no files`)
+		assert.ErrorContains(t, Apply(t.Context(), dst, Source{Dir: src}, change, inputs, nil), `user "nobody": the image has no files`)
 	}
 	assert.Equal(t, show(t, dst), "copy=data file= link>x")
 }

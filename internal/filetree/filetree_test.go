@@ -32,21 +32,29 @@ func TestResolve_as_the_copier(t *testing.T) {
 	for n := range 60 {
 		root := filepath.Join(all, fmt.Sprint(n))
 		assert.NilError(t, os.Mkdir(root, 0o755))
+		// What is made must stay in the tree, wherever the links in it lead.
+		inside, err := os.OpenRoot(root)
+		assert.NilError(t, err)
 		for range 10 {
-			at := filepath.Join(root, filepath.Clean("/"+name()))
+			at := filepath.Clean("./" + strings.TrimLeft(filepath.Clean("/"+name()), "/"))
 			switch random.IntN(4) {
 			case 0, 1:
-				_ = os.MkdirAll(at, 0o755)
+				_ = inside.MkdirAll(at, 0o755)
 			case 2:
-				_ = os.WriteFile(at, nil, 0o644)
+				_ = inside.WriteFile(at, nil, 0o644)
 			case 3:
-				// Targets that are relative stay in the tree: the copier would look
-				// at the machine's files behind others, on its way.
-				if err := os.Symlink(strings.TrimPrefix(filepath.Clean("/"+name()), "/"), at); err == nil {
+				// Behind a link out of the tree, the copier looks at the machine's
+				// files on its way. There are none of these names.
+				target := name()
+				if random.IntN(4) == 0 {
+					target = "/" + target
+				}
+				if err := inside.Symlink(target, at); err == nil {
 					links++
 				}
 			}
 		}
+		assert.NilError(t, inside.Close())
 		trees := []Tree{Dir(root), newMemory(t, root)}
 		for range 10 {
 			asked := "/" + name()
@@ -72,6 +80,35 @@ func TestResolve_as_the_copier(t *testing.T) {
 		}
 	}
 	assert.Check(t, links > 30 && found > 30, "%d links, %d found", links, found)
+}
+
+// On a disk, nothing of the tree is behind a link that leads out of it.
+func TestFollow_out_of_the_tree(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for _, dir := range []string{"opt/x", "opt/shared", "none-of-the-machine/srv", "none-of-the-machine/shared", "x"} {
+		assert.NilError(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	for at, target := range map[string]string{
+		"opt/app": "current", "opt/current": "/none-of-the-machine/srv", "none-of-the-machine/srv/bin": "../shared",
+		"opt/up": "climb", "opt/climb": "../../x", "x/bin": "../opt/x",
+	} {
+		assert.NilError(t, os.Symlink(target, filepath.Join(root, at)))
+	}
+	for asked, want := range map[string]string{
+		"/opt/app/bin": "/none-of-the-machine/shared",
+		"/opt/up/bin":  "/opt/x",
+	} {
+		for _, tree := range []Tree{Dir(root), newMemory(t, root)} {
+			got, err := Resolve(tree, asked)
+			assert.NilError(t, err)
+			assert.Check(t, is.Equal(got, want), "%s in %T", asked, tree)
+		}
+	}
+	for _, name := range []string{"/opt/current/bin", "/opt/climb/bin"} {
+		_, err := newMemory(t, root).Lstat(name)
+		assert.Check(t, is.ErrorIs(err, fs.ErrNotExist), name)
+	}
 }
 
 func TestResolve_cycle(t *testing.T) {

@@ -176,11 +176,16 @@ func hasWildcard(part string) bool {
 }
 
 // Follow finds name among files that are known by their real names only, as the
-// kernel would: it goes through all links but one at the end.
+// kernel would on a disk: it goes through all links but one at the end. Those that
+// are absolute, or that climb above the root, lead out of the tree there, to where
+// nothing is.
 func Follow(name string, file func(name string) (*Stat, bool)) (*Stat, error) {
 	missing := func(err error) error { return &fs.PathError{Op: "lstat", Path: name, Err: err} }
 	at, rest := "/", strings.Split(name, "/")
 	for links := 0; len(rest) > 0; {
+		if at == "/" && rest[0] == ".." {
+			return nil, missing(fs.ErrNotExist)
+		}
 		next := path.Join(at, rest[0])
 		last := len(rest) == 1
 		rest = rest[1:]
@@ -192,10 +197,10 @@ func Follow(name string, file func(name string) (*Stat, bool)) (*Stat, error) {
 			if links++; links > maxLinks {
 				return nil, missing(errLinks)
 			}
-			rest = append(strings.Split(st.Target, "/"), rest...)
 			if path.IsAbs(st.Target) {
-				at = "/"
+				return nil, missing(fs.ErrNotExist)
 			}
+			rest = append(strings.Split(st.Target, "/"), rest...)
 			continue
 		case !st.IsDir() && !last:
 			return nil, missing(syscall.ENOTDIR)
