@@ -29,9 +29,17 @@ type plainStore struct {
 	open  int
 	// made are the directories of committed layers.
 	made []string
+	// tops are those of layers that no work is to be made on, which counts as
+	// wrong; so does a view of one among others.
+	tops  map[string]bool
+	wrong []string
 }
 
-func newPlainStore(t *testing.T) *plainStore { return &plainStore{dir: t.TempDir()} }
+func newPlainStore(t *testing.T) *plainStore {
+	s := &plainStore{dir: t.TempDir(), tops: map[string]bool{}}
+	t.Cleanup(func() { assert.Equal(t, len(s.wrong), 0, "layers that were to be on top: %q", s.wrong) })
+	return s
+}
 
 type plainLayer struct{ dir string }
 
@@ -81,7 +89,23 @@ func (s *plainStore) Base(ctx context.Context, diffID digest.Digest, open func(c
 	}
 }
 
+// checkTops counts the layers whose hint was wrong.
+func (s *plainStore) checkTops(layers []rootfs.Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range layers {
+		if dir := l.(plainLayer).dir; s.tops[dir] {
+			s.wrong = append(s.wrong, dir)
+		}
+	}
+}
+
 func (s *plainStore) Work(_ context.Context, parents []rootfs.Layer) (rootfs.Work, error) {
+	s.checkTops(parents)
+	return s.tree(parents)
+}
+
+func (s *plainStore) tree(parents []rootfs.Layer) (*plainWork, error) {
 	dir, err := os.MkdirTemp(s.dir, "work-")
 	if err != nil {
 		return nil, err
@@ -120,12 +144,11 @@ func overwrite(dst, src string) error {
 	})
 }
 
-func (s *plainStore) View(ctx context.Context, layers []rootfs.Layer) (rootfs.View, error) {
-	w, err := s.Work(ctx, layers)
-	if err != nil {
-		return nil, err
+func (s *plainStore) View(_ context.Context, layers []rootfs.Layer) (rootfs.View, error) {
+	if len(layers) > 1 {
+		s.checkTops(layers)
 	}
-	return w.(*plainWork), nil
+	return s.tree(layers)
 }
 
 func (s *plainStore) CacheDir(key string) (string, error) {
@@ -150,11 +173,12 @@ func (w *plainWork) Path() string { return w.dir }
 
 func (w *plainWork) StandIn() string { return "" }
 
-func (w *plainWork) Commit(context.Context) (rootfs.Layer, error) {
+func (w *plainWork) Commit(_ context.Context, hints ...rootfs.Hint) (rootfs.Layer, error) {
 	w.store.count(-1, 0)
 	w.store.mu.Lock()
 	defer w.store.mu.Unlock()
 	w.store.made = append(w.store.made, w.dir)
+	w.store.tops[w.dir] = slices.Contains(hints, rootfs.Top)
 	return plainLayer{w.dir}, nil
 }
 

@@ -7,9 +7,12 @@ package rootfs
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/org/kaniko-multiarch/internal/filetree"
 )
 
 // Store keeps layers and makes trees of them. It is safe for concurrent use.
@@ -37,6 +40,34 @@ type Store interface {
 	Close() error
 }
 
+// Parter is a Store that knows what layers show without making a tree of them, and
+// makes trees that have only a part of that. Names are clean and begin with "/";
+// of each the directories above it are made, too.
+type Parter interface {
+	// List lists what layers, bottom first, show.
+	List(ctx context.Context, layers []Layer) (filetree.Tree, error)
+	// WorkPart is Work on some names of parents. All others are in the tree of
+	// the layer that Commit returns as well. It returns a *PartError when a name
+	// was written that parents have and the work had not.
+	WorkPart(ctx context.Context, parents []Layer, names []string) (Work, error)
+	// ViewPart is View of some names.
+	ViewPart(ctx context.Context, layers []Layer, names []string) (View, error)
+}
+
+// Taker is a Store that gives trees away.
+type Taker interface {
+	// Take returns the tree of l, to take files from: nobody will want l again.
+	// Release removes what is left. It returns nil where View has to do.
+	Take(ctx context.Context, l Layer) (View, error)
+}
+
+// PartError is a part of a tree that was too small for what was done there.
+type PartError struct{ Name string }
+
+func (e *PartError) Error() string {
+	return fmt.Sprintf("%q was written to, which is not part of the tree", e.Name)
+}
+
 // Layer is one immutable set of changes to a tree.
 type Layer interface {
 	// WriteTar writes the changes as a canonical, uncompressed OCI layer. For a
@@ -58,9 +89,16 @@ type Work interface {
 	// Commit ends the writing and returns the changes as a layer. Trees made
 	// afterwards may use it at once. A *DisturbedError is a tree that has to be
 	// written again.
-	Commit(ctx context.Context) (Layer, error)
+	Commit(ctx context.Context, hints ...Hint) (Layer, error)
 	Discard() error
 }
+
+// Hint is what a commit may count on. A wrong one costs time and disk space only.
+type Hint int
+
+// Top says that no work will be made on the layer. It may be written, and viewed
+// alone.
+const Top Hint = iota
 
 // View is a tree to read from.
 type View interface {

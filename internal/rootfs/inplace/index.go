@@ -21,6 +21,8 @@ type entry struct {
 	xattrs map[string]string
 	// dirty says of a directory that its attributes are to be set.
 	dirty bool
+	// wanted says that a tree which is only a part has the name.
+	wanted bool
 }
 
 func (e *entry) exists() bool { return e.is.Ino != 0 }
@@ -38,11 +40,26 @@ func (e *entry) lookup(name string) *entry {
 	return e
 }
 
+// want marks a name, which begins with "/", and what is above it.
+func (e *entry) want(name string) {
+	e.wanted = true
+	for step := range strings.SplitSeq(strings.TrimPrefix(name, "/"), "/") {
+		if e = e.children[step]; e == nil {
+			return
+		}
+		e.wanted = true
+	}
+}
+
 // index is the entries of a tree.
 type index struct {
 	root *entry
 	// stale are the paths of files that the index has no more.
 	stale []string
+}
+
+func newIndex() index {
+	return index{root: &entry{node: emptyRoot(), children: map[string]*entry{}}}
 }
 
 // apply puts a layer on top.

@@ -1,5 +1,6 @@
 // Package inplace keeps file trees as plain directories, for places where
-// nothing can be mounted. A layer is the tar it came as or was committed as; a
+// nothing can be mounted. A layer is the tar it came as or was committed as, or
+// stays in the tree that it was made in until somebody needs it elsewhere; a
 // tree is made of the layers' entries, of which only those are unpacked that no
 // upper layer hides. It has an index of what was made, so that a commit looks
 // at what changed only.
@@ -53,7 +54,11 @@ type Store struct {
 	noTimes bool
 }
 
-var _ rootfs.Store = (*Store)(nil)
+var (
+	_ rootfs.Store  = (*Store)(nil)
+	_ rootfs.Parter = (*Store)(nil)
+	_ rootfs.Taker  = (*Store)(nil)
+)
 
 // New opens the state directory stateDir, which is made when missing, and
 // removes what killed builds left there.
@@ -82,9 +87,9 @@ func (s *Store) CacheDir(key string) (string, error) { return s.state.CacheDir(k
 // Spool implements rootfs.Store.
 func (s *Store) Spool() (string, error) { return s.state.Spool() }
 
-// Settle implements rootfs.Store: layers have tars of their own, so all idle
-// trees may go.
-func (s *Store) Settle([]rootfs.Layer) {
+// Settle implements rootfs.Store: most layers have tars of their own, so all idle
+// trees may go in which no other layer is.
+func (s *Store) Settle(keep []rootfs.Layer) {
 	if s.left {
 		return
 	}
@@ -92,10 +97,12 @@ func (s *Store) Settle([]rootfs.Layer) {
 	defer s.mu.Unlock()
 	var dirs []string
 	s.trees = slices.DeleteFunc(s.trees, func(t *tree) bool {
-		if t.use == idle {
-			dirs = append(dirs, t.dir)
+		c := t.pinned()
+		if t.use != idle || t.holders > 0 || c != nil && slices.Contains(keep, rootfs.Layer(c)) {
+			return false
 		}
-		return t.use == idle
+		dirs = append(dirs, t.dir)
+		return true
 	})
 	s.state.Discard(dirs...)
 }
@@ -120,7 +127,12 @@ func (s *Store) Close() error {
 // change is a layer.
 type change struct {
 	store *Store
-	tar   *os.File
+	// pin is set as long as the layer has neither tar nor root. It is guarded by
+	// Store.mu. capturing is locked by what ends that.
+	pin       *pin
+	capturing sync.Mutex
+
+	tar *os.File
 	// root has the layer's entries. Its own attributes, which no tar has, are
 	// those of the tree.
 	root *layer.Node
@@ -140,6 +152,9 @@ func (c *change) WriteTar(ctx context.Context, w io.Writer, opts rootfs.TarOptio
 		return err
 	}
 	defer release()
+	if p := c.hold(); p != nil {
+		return c.writePinned(ctx, p, w, opts)
+	}
 	info, err := c.tar.Stat()
 	if err != nil {
 		return err
@@ -188,7 +203,7 @@ func (s *Store) keep(f io.Closer) {
 func (s *Store) newTree() *tree {
 	return &tree{
 		dir:   s.state.Path(filepath.Join("t", s.state.NewName())),
-		index: index{root: &entry{node: emptyRoot(), children: map[string]*entry{}}},
+		index: newIndex(),
 	}
 }
 

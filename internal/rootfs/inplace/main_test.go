@@ -149,7 +149,7 @@ func opener(data []byte) func(context.Context) (io.ReadCloser, error) {
 }
 
 // step runs a shell script in a tree and commits it.
-func step(t *testing.T, s rootfs.Store, parents []rootfs.Layer, script string) rootfs.Layer {
+func step(t *testing.T, s rootfs.Store, parents []rootfs.Layer, script string, hints ...rootfs.Hint) rootfs.Layer {
 	t.Helper()
 	w, err := s.Work(t.Context(), parents)
 	assert.NilError(t, err)
@@ -157,7 +157,7 @@ func step(t *testing.T, s rootfs.Store, parents []rootfs.Layer, script string) r
 	cmd.Dir = w.Path()
 	out, err := cmd.CombinedOutput()
 	assert.NilError(t, err, "%s", out)
-	l, err := w.Commit(t.Context())
+	l, err := w.Commit(t.Context(), hints...)
 	assert.NilError(t, err)
 	checkIndexes(t, s)
 	return l
@@ -174,6 +174,12 @@ func checkIndexes(t *testing.T, store rootfs.Store) {
 	defer s.mu.Unlock()
 	for _, tr := range s.trees {
 		if tr.use != idle {
+			continue
+		}
+		if c := tr.pinned(); c != nil {
+			same, err := c.pin.unchanged(t.Context())
+			assert.NilError(t, err)
+			assert.Assert(t, same, "what is pinned has changed")
 			continue
 		}
 		found, err := tr.compare(t.Context())

@@ -53,6 +53,7 @@ func history(t *testing.T, s rootfs.Store, seed uint64) (seen []event) {
 		stack = append(stack, base(t, s, makeTar(t, randomLayer(r))))
 	}
 	stacks := [][]rootfs.Layer{stack, nil}
+	var made []rootfs.Layer
 	for range 12 {
 		stack := slices.Clone(stacks[r.IntN(len(stacks))])
 		if r.IntN(2) == 0 {
@@ -70,11 +71,18 @@ func history(t *testing.T, s rootfs.Store, seed uint64) (seen []event) {
 			assert.NilError(t, w.Discard())
 			continue
 		}
-		l, err := w.Commit(t.Context())
+		var hints []rootfs.Hint
+		if r.IntN(2) == 0 {
+			hints = append(hints, rootfs.Top)
+		}
+		l, err := w.Commit(t.Context(), hints...)
 		assert.NilError(t, err)
 		checkIndexes(t, s)
-		data := layerTar(t, l, &limit)
-		seen = append(seen, event{names: names(t, data), tar: data})
+		if r.IntN(2) == 0 {
+			data := layerTar(t, l, &limit)
+			seen = append(seen, event{names: names(t, data), tar: data})
+		}
+		made = append(made, l)
 		stack = append(stack, l)
 		stacks = append(stacks, stack)
 		if len(stack) == 1 {
@@ -84,6 +92,10 @@ func history(t *testing.T, s rootfs.Store, seed uint64) (seen []event) {
 	}
 	for _, stack := range stacks {
 		seen = append(seen, event{shown: describe(t, s, stack...)})
+	}
+	for _, l := range made {
+		data := layerTar(t, l, &limit)
+		seen = append(seen, event{names: names(t, data), tar: data})
 	}
 	return seen
 }

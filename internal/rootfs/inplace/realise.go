@@ -56,7 +56,7 @@ func (t *tree) realise(ctx context.Context, linked bool) error {
 		var batch []named
 		for base, child := range e.children {
 			switch {
-			case child.children != nil || child.exists():
+			case child.children != nil || child.exists() || !t.makes(child):
 				continue
 			case linked && child.node.Links > 1:
 				later = append(later, path.Join(dir, base))
@@ -98,7 +98,7 @@ func (t *tree) makeDirs(name string, e *entry, files func(string, *entry) error)
 			return err
 		}
 		e.dirty = true
-	} else if e.dirty {
+	} else if e.dirty = e.dirty || t.lacks(e); e.dirty {
 		// What is made in it must not inherit anything. All other attributes
 		// that it should not have go here, too.
 		if err := t.clearXattrs(name, e); err != nil {
@@ -109,7 +109,7 @@ func (t *tree) makeDirs(name string, e *entry, files func(string, *entry) error)
 		return err
 	}
 	for base, child := range e.children {
-		if child.children == nil {
+		if child.children == nil || !t.makes(child) {
 			continue
 		}
 		if err := t.makeDirs(path.Join(name, base), child, files); err != nil {
@@ -117,6 +117,16 @@ func (t *tree) makeDirs(name string, e *entry, files func(string, *entry) error)
 		}
 	}
 	return nil
+}
+
+// lacks reports whether something is to be made in the directory e.
+func (t *tree) lacks(e *entry) bool {
+	for _, child := range e.children {
+		if !child.exists() && t.makes(child) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *tree) clearXattrs(name string, e *entry) error {
@@ -210,7 +220,7 @@ func (t *tree) finishDirs(name string, e *entry) error {
 		}
 	}
 	for base, child := range e.children {
-		if child.children == nil {
+		if child.children == nil || !t.makes(child) {
 			continue
 		}
 		if err := t.finishDirs(path.Join(name, base), child); err != nil {

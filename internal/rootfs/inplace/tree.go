@@ -18,19 +18,32 @@ type tree struct {
 	// newest is no older than any ctime that the index has.
 	newest unix.Timespec
 
-	// disturbed says that another step may have changed a tree in use. It is
-	// guarded by Store.settled.
+	// disturbed says that another step may have changed a tree in use, or one that
+	// has a layer which is nowhere else. It is guarded by Store.settled.
 	disturbed bool
 
 	// What follows is guarded by Store.mu.
 
 	layers []*change
 	use    use
+	// part says that only wanted names of the layers are made.
+	part bool
 	// readers counts those that have a view.
 	readers int
+	// holders counts those that read the files of a layer that is pinned, or was.
+	holders int
 	// ready is closed when the tree shows its layers, or failed to.
 	ready  chan struct{}
 	failed error
+}
+
+// pinned is the layer whose files are in this tree only, if any. Store.mu is
+// locked.
+func (t *tree) pinned() *change {
+	if n := len(t.layers); n > 0 && t.layers[n-1].pin != nil {
+		return t.layers[n-1]
+	}
+	return nil
 }
 
 type use int
@@ -48,21 +61,34 @@ func (t *tree) saw(e *entry, st *unix.Stat_t) {
 	}
 }
 
-// show makes the tree, whose upper layers are new, what its layers say.
+// missing is what a tree that was taken lacks.
+type missing struct {
+	// upper are layers that the index does not have.
+	upper []*change
+	// names are what the tree is to have, if it is a part.
+	names []string
+	// rest says that the tree was a part and is to be whole.
+	rest bool
+}
+
+// show makes the tree what its layers say.
 //
 // In a tree to write to, all names are files of their own: overlayfs would copy
 // a file of a lower layer before it is written to, and leave its other names
 // alone. In one to read from, the links are those that the layers have.
-func (t *tree) show(ctx context.Context, upper []*change, linked bool) error {
+func (t *tree) show(ctx context.Context, lacks missing, linked bool) error {
 	seen := t.separate(linked)
-	for _, c := range upper {
+	for _, c := range lacks.upper {
 		t.apply(c)
+	}
+	for _, name := range lacks.names {
+		t.root.want(name)
 	}
 	groups := t.groups(linked)
 	for _, g := range groups {
 		seen = append(seen, t.join(g)...)
 	}
-	if len(upper) > 0 || len(t.stale) > 0 || !t.root.exists() {
+	if len(lacks.upper)+len(lacks.names)+len(t.stale) > 0 || lacks.rest || !t.root.exists() {
 		if err := t.realise(ctx, linked); err != nil {
 			return err
 		}
@@ -70,6 +96,9 @@ func (t *tree) show(ctx context.Context, upper []*change, linked bool) error {
 	t.twins = groups
 	return t.look(seen)
 }
+
+// makes reports whether the tree is to have e.
+func (t *tree) makes(e *entry) bool { return !t.part || e.wanted || e.exists() }
 
 // separate marks the names that must not be what they are linked to now. It
 // returns the names whose inodes change by that.
@@ -95,7 +124,7 @@ func (t *tree) groups(linked bool) [][]string {
 	}
 	names := map[any][]string{}
 	t.walk(func(name string, e *entry) {
-		if e.children == nil && e.node.Links > 1 {
+		if e.children == nil && e.node.Links > 1 && t.makes(e) {
 			names[e.node] = append(names[e.node], name)
 		}
 	})

@@ -10,6 +10,15 @@ import (
 // View implements rootfs.Store. Views of the same layers share a tree; it is up
 // to the caller not to write there.
 func (s *Store) View(ctx context.Context, layers []rootfs.Layer) (rootfs.View, error) {
+	return s.view(ctx, layers, nil)
+}
+
+// ViewPart implements rootfs.Parter.
+func (s *Store) ViewPart(ctx context.Context, layers []rootfs.Layer, names []string) (rootfs.View, error) {
+	return s.view(ctx, layers, &part{names})
+}
+
+func (s *Store) view(ctx context.Context, layers []rootfs.Layer, only *part) (rootfs.View, error) {
 	changes, err := s.changes(layers)
 	if err != nil {
 		return nil, err
@@ -23,7 +32,7 @@ func (s *Store) View(ctx context.Context, layers []rootfs.Layer) (rootfs.View, e
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		t, joined, err := s.openView(ctx, changes)
+		t, joined, err := s.openView(ctx, changes, only)
 		if err != nil {
 			return nil, err
 		}
@@ -43,31 +52,80 @@ func (s *Store) View(ctx context.Context, layers []rootfs.Layer) (rootfs.View, e
 	}
 }
 
+// Take implements rootfs.Taker.
+func (s *Store) Take(_ context.Context, l rootfs.Layer) (rootfs.View, error) {
+	layers, err := s.changes([]rootfs.Layer{l})
+	if err != nil {
+		return nil, err
+	}
+	release, err := s.state.Hold()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.trees {
+		if t.use == idle && slices.Equal(t.layers, layers) {
+			t.use = writing
+			return &taken{s, t}, nil
+		}
+	}
+	return nil, nil
+}
+
+// taken is a tree that was given away.
+type taken struct {
+	store *Store
+	tree  *tree
+}
+
+func (k *taken) Path() string { return k.tree.dir }
+
+// StandIn implements rootfs.View.
+func (*taken) StandIn() string { return "" }
+
+// Release implements rootfs.View.
+func (k *taken) Release() error {
+	release, err := k.store.state.Hold()
+	if err != nil {
+		return nil // Close has removed the tree
+	}
+	defer release()
+	return k.store.drop(k.tree)
+}
+
 // openView makes a tree, or joins those who have one or are making one.
-func (s *Store) openView(ctx context.Context, changes []*change) (t *tree, joined bool, err error) {
+func (s *Store) openView(ctx context.Context, changes []*change, only *part) (t *tree, joined bool, err error) {
 	s.settled.RLock()
 	defer s.settled.RUnlock()
-	t, upper, joined := s.joinView(changes)
+	if t, err := s.viewPinned(changes); t != nil || err != nil {
+		return t, true, err
+	}
+	if err := captured(ctx, changes); err != nil {
+		return nil, false, err
+	}
+	t, lacks, joined := s.joinView(changes, only)
 	if joined {
 		return t, true, nil
 	}
-	return t, false, s.prepare(ctx, t, upper)
+	return t, false, s.prepare(ctx, t, lacks)
 }
 
 // joinView returns a tree that others have a view of, or are making, or else
 // one that is to be made.
-func (s *Store) joinView(layers []*change) (t *tree, upper []*change, joined bool) {
+func (s *Store) joinView(layers []*change, only *part) (t *tree, lacks missing, joined bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.trees {
-		if t.use == reading && slices.Equal(t.layers, layers) {
+		if t.use == reading && !t.part && slices.Equal(t.layers, layers) {
 			t.readers++
-			return t, nil, true
+			return t, missing{}, true
 		}
 	}
-	t, upper = s.take(layers, reading)
+	t, lacks = s.take(layers, reading, only)
 	t.readers = 1
-	return t, upper, false
+	return t, lacks, false
 }
 
 func (s *Store) leaveView(t *tree) {

@@ -108,8 +108,8 @@ func (w *walker) add(name string, e *entry, names []string, known int, found []c
 		for _, base := range names {
 			here[base] = true
 		}
-		for base := range e.children {
-			if !here[base] {
+		for base, child := range e.children {
+			if !here[base] && child.exists() {
 				gone = append(gone, path.Join(name, base))
 			}
 		}

@@ -16,10 +16,18 @@ import (
 
 // DamagedError is something of the store that a step has changed and that
 // cannot be made again.
-type DamagedError struct{ What string }
+type DamagedError struct {
+	What string
+	// Other says that the step is not the one that has failed.
+	Other bool
+}
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("the step changed %s, which is not part of its own image: leave /kaniko out of what it searches (find / -path /kaniko -prune -o ...; rm, chown and chmod by name), or use --isolation=namespaces", e.What)
+	step := "the step"
+	if e.Other {
+		step = "another step"
+	}
+	return fmt.Sprintf("%s changed %s, which is not part of its own image: leave /kaniko out of what it searches (find / -path /kaniko -prune -o ...; rm, chown and chmod by name), or use --isolation=namespaces", step, e.What)
 }
 
 // Watch is for the time in which a step runs that could reach the store's
@@ -27,8 +35,9 @@ func (e *DamagedError) Error() string {
 // may change. done, called after the step, makes sure that no other layer or
 // tree has what the step did: idle trees that changed are forgotten, and made
 // again of their layers when they are wanted; works in use that may have changed
-// cannot be committed, which is a *rootfs.DisturbedError; for all else it
-// returns a *DamagedError.
+// cannot be committed, which is a *rootfs.DisturbedError; whoever wants a layer
+// that was in an idle tree only, or is writing it, gets a *DamagedError; for all
+// else done returns one.
 //
 // A step that walks through the file system is noticed by the access time of
 // directories that the store itself never lists; only then there is more to do
@@ -102,30 +111,35 @@ func (s *Store) unwatch(ctx context.Context, w *watch) error {
 		s.settled.Lock()
 		defer s.settled.Unlock()
 	}
+	type state struct {
+		use    use
+		pinned bool
+	}
 	s.mu.Lock()
 	s.watch = nil
-	uses := map[*tree]use{}
+	trees := map[*tree]state{}
 	for _, t := range s.trees {
-		uses[t] = t.use
+		trees[t] = state{t.use, t.pinned() != nil}
 	}
 	s.mu.Unlock()
 	if !disturbed && !s.blind() {
 		return nil
 	}
 	errs := []error{s.checkTars()}
-	for t, use := range uses {
+	for t, is := range trees {
 		if w.owns(t) {
 			continue
 		}
-		same, err := t.unchanged(ctx)
-		switch {
-		case err != nil:
+		same, err := s.unchanged(ctx, t)
+		if err != nil || same {
 			errs = append(errs, err)
-		case same:
-		case use == idle:
+			continue
+		}
+		t.disturbed = true
+		switch {
+		case is.use == writing, is.use == idle && is.pinned:
+		case is.use == idle:
 			errs = append(errs, s.drop(t))
-		case use == writing:
-			t.disturbed = true
 		default:
 			errs = append(errs, &DamagedError{What: "files of another stage, which are being read"})
 		}

@@ -22,6 +22,18 @@ import (
 // of them, is taken over: whoever wants that tree again as it was gets another
 // one, made of the layers.
 func (s *Store) Work(ctx context.Context, parents []rootfs.Layer) (rootfs.Work, error) {
+	return s.work(ctx, parents, nil)
+}
+
+// WorkPart implements rootfs.Parter.
+func (s *Store) WorkPart(ctx context.Context, parents []rootfs.Layer, names []string) (rootfs.Work, error) {
+	return s.work(ctx, parents, &part{names})
+}
+
+// part is which names of a tree are wanted; a nil one is all.
+type part struct{ names []string }
+
+func (s *Store) work(ctx context.Context, parents []rootfs.Layer, only *part) (rootfs.Work, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
@@ -34,12 +46,7 @@ func (s *Store) Work(ctx context.Context, parents []rootfs.Layer) (rootfs.Work, 
 		return nil, err
 	}
 	defer release()
-	s.settled.RLock()
-	s.mu.Lock()
-	t, upper := s.take(layers, writing)
-	s.mu.Unlock()
-	err = s.prepare(ctx, t, upper)
-	s.settled.RUnlock()
+	t, err := s.openWork(ctx, layers, only)
 	if err != nil {
 		return nil, err
 	}
@@ -49,13 +56,25 @@ func (s *Store) Work(ctx context.Context, parents []rootfs.Layer) (rootfs.Work, 
 	return &work{store: s, tree: t}, nil
 }
 
+func (s *Store) openWork(ctx context.Context, layers []*change, only *part) (*tree, error) {
+	s.settled.RLock()
+	defer s.settled.RUnlock()
+	if err := captured(ctx, layers); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	t, lacks := s.take(layers, writing, only)
+	s.mu.Unlock()
+	return t, s.prepare(ctx, t, lacks)
+}
+
 // take returns an idle tree that has the most of layers, or a new one, and
-// which of layers it does not have. The tree is in use then. s.mu is locked.
-func (s *Store) take(layers []*change, how use) (_ *tree, upper []*change) {
+// what it lacks. The tree is in use then. s.mu is locked.
+func (s *Store) take(layers []*change, how use, only *part) (_ *tree, lacks missing) {
 	var best *tree
 	for _, t := range s.trees {
 		n := len(t.layers)
-		if t.use != idle || n == 0 || n > len(layers) || !slices.Equal(t.layers, layers[:n]) {
+		if t.use != idle || t.holders > 0 || n == 0 || n > len(layers) || !slices.Equal(t.layers, layers[:n]) {
 			continue
 		}
 		if best == nil || n > len(best.layers) {
@@ -64,19 +83,26 @@ func (s *Store) take(layers []*change, how use) (_ *tree, upper []*change) {
 	}
 	if best == nil {
 		best = s.newTree()
+		best.part = only != nil
 		s.trees = append(s.trees, best)
 	}
-	upper = layers[len(best.layers):]
+	lacks.upper = layers[len(best.layers):]
+	switch {
+	case only == nil:
+		lacks.rest, best.part = best.part, false
+	case best.part:
+		lacks.names = only.names
+	}
 	best.layers = slices.Clone(layers)
 	best.use = how
 	best.ready = make(chan struct{})
 	best.failed = nil
-	return best, upper
+	return best, lacks
 }
 
 // prepare makes a tree that was taken what it should be, or drops it.
-func (s *Store) prepare(ctx context.Context, t *tree, upper []*change) error {
-	err := t.show(ctx, upper, t.use == reading)
+func (s *Store) prepare(ctx context.Context, t *tree, lacks missing) error {
+	err := t.show(ctx, lacks, t.use == reading)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("making a tree of %d layers: %w", len(t.layers), err), s.drop(t))
 	}
@@ -104,7 +130,7 @@ type work struct {
 func (w *work) Path() string { return w.tree.dir }
 
 // Commit implements rootfs.Work. When it fails the tree is gone.
-func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
+func (w *work) Commit(ctx context.Context, hints ...rootfs.Hint) (_ rootfs.Layer, err error) {
 	if w.ended {
 		return nil, errors.New("the tree was committed or discarded before")
 	}
@@ -116,7 +142,7 @@ func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
 	w.ended = true
 	w.store.settled.RLock()
 	defer w.store.settled.RUnlock()
-	c, err := w.commit(ctx)
+	c, err := w.commit(ctx, slices.Contains(hints, rootfs.Top))
 	// It may be why the commit has failed.
 	if disturbed := w.store.undisturbed(w.tree); disturbed != nil {
 		err = disturbed
@@ -131,52 +157,35 @@ func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
 	return c, nil
 }
 
-func (w *work) commit(ctx context.Context) (*change, error) {
-	t := w.tree
-	found, err := t.compare(ctx)
+func (w *work) commit(ctx context.Context, top bool) (*change, error) {
+	p, err := w.tree.pin(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("finding what changed: %w", err)
 	}
-	var changes []layer.Change
-	for _, name := range found.gone {
-		changes = append(changes, layer.Change{Path: name, Kind: layer.Delete})
+	c := &change{store: w.store, made: true, pin: p}
+	if top {
+		// What a step does there later is told by the times.
+		return c, waitPast(ctx, p.newest)
 	}
-	modified := make([]bool, len(found.candidates))
-	for i := range found.candidates {
-		c := &found.candidates[i]
-		same, err := c.same(ctx, t.path(c.name))
-		if err != nil {
-			return nil, fmt.Errorf("comparing %q: %w", c.name, err)
-		}
-		if modified[i] = !same; !same {
-			changes = append(changes, layer.Change{Path: c.name, Kind: layer.Modify})
-		}
-	}
-	c, err := w.capture(ctx, changes)
+	captured, err := p.capture(ctx, w.store)
 	if err != nil {
 		return nil, err
 	}
-	for i, f := range found.candidates {
-		if modified[i] && f.is.Mode&unix.S_IFMT == unix.S_IFSOCK {
-			c.sockets[f.name] = socket(&f.is)
-		}
-	}
-	var root unix.Stat_t
-	if err := lstat(t.dir, &root); err != nil {
-		return nil, err
-	}
-	c.root.Mode, c.root.UID, c.root.GID, c.root.Mtime = root.Mode, int(root.Uid), int(root.Gid), root.Mtim
-	t.adopt(c, &root, found.candidates, modified)
-	return c, w.store.watchTar(c.tar)
+	return c, c.unpin(captured)
 }
 
 func socket(st *unix.Stat_t) *layer.Node {
 	return &layer.Node{Mode: st.Mode, UID: int(st.Uid), GID: int(st.Gid), Mtime: st.Mtim, Links: 1}
 }
 
+// capture is the files of a layer, in no tree.
+type capture struct {
+	tar  *os.File
+	root *layer.Node
+}
+
 // capture writes the changes to a tar: the tree goes on changing.
-func (w *work) capture(ctx context.Context, changes []layer.Change) (*change, error) {
-	s := w.store
+func (p *pin) capture(ctx context.Context, s *Store) (*capture, error) {
 	f, err := os.Create(s.state.Path(filepath.Join("l", s.state.NewName())))
 	if err != nil {
 		return nil, err
@@ -184,7 +193,7 @@ func (w *work) capture(ctx context.Context, changes []layer.Change) (*change, er
 	s.keep(f)
 	root, err := scanned(ctx, func(scan io.Writer) error {
 		out := newHoles(f)
-		if err := layer.Write(ctx, io.MultiWriter(out, scan), w.tree.dir, changes, layer.WriteOptions{}); err != nil {
+		if err := layer.Write(ctx, io.MultiWriter(out, scan), p.tree.dir, p.changes, layer.WriteOptions{}); err != nil {
 			return err
 		}
 		return out.Close()
@@ -192,7 +201,7 @@ func (w *work) capture(ctx context.Context, changes []layer.Change) (*change, er
 	if err != nil {
 		return nil, err
 	}
-	return &change{store: s, tar: f, root: root, sockets: map[string]*layer.Node{}, made: true}, nil
+	return &capture{f, root}, nil
 }
 
 // scanned scans a tar while write writes it.

@@ -40,6 +40,13 @@ func (s *Store) Base(ctx context.Context, diffID digest.Digest, open func(contex
 	return s.known(diffID), nil
 }
 
+// Has reports whether a base layer is in the store, of this build or an earlier
+// one.
+func (s *Store) Has(diffID digest.Digest) bool {
+	_, err := os.Lstat(s.state.Thing(diffID.Encoded()))
+	return err == nil
+}
+
 func (s *Store) known(diffID digest.Digest) *tree {
 	s.mu.Lock()
 	defer s.mu.Unlock()

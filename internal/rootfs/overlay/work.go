@@ -227,8 +227,9 @@ func copyAttributes(from, to string) error {
 	)
 }
 
-// Commit implements rootfs.Work. When it fails the tree is gone.
-func (w *work) Commit(ctx context.Context) (_ rootfs.Layer, err error) {
+// Commit implements rootfs.Work. When it fails the tree is gone. A layer is a
+// directory of its own, whatever becomes of it.
+func (w *work) Commit(ctx context.Context, _ ...rootfs.Hint) (_ rootfs.Layer, err error) {
 	if w.ended {
 		return nil, errors.New("the tree was committed or discarded before")
 	}
