@@ -8,7 +8,6 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/ids"
-	"github.com/org/kaniko-multiarch/internal/rootfs"
 	plaintrees "github.com/org/kaniko-multiarch/internal/rootfs/inplace"
 	"github.com/org/kaniko-multiarch/internal/rootfs/overlay"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
@@ -65,12 +64,20 @@ type withNamespaces struct {
 
 func (n withNamespaces) StateDir(byDefault string) string { return byDefault }
 
-func (n withNamespaces) Open(_ context.Context, stateDir string) (rootfs.Store, sandbox.Runner, error) {
+func (n withNamespaces) Open(_ context.Context, stateDir string) (*local.Place, error) {
 	store, err := overlay.New(stateDir)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return store, namespaces.New(n.explain, namespaces.DefaultGrace), nil
+	place := &local.Place{Store: store, Runner: namespaces.New(n.explain, namespaces.DefaultGrace)}
+	if n.place.Form != namespaces.AsRoot {
+		// A user namespace has stand-ins for some files, which only overlayfs knows.
+		return place, nil
+	}
+	if place.Plain, err = plaintrees.New(stateDir); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return place, nil
 }
 
 // inPlace is plain directories that are "/" while a step runs.
@@ -102,14 +109,14 @@ func newInPlace(ctx context.Context, stateDir string, force bool, explain namesp
 
 func (i inPlace) StateDir(string) string { return inPlaceState }
 
-func (i inPlace) Open(ctx context.Context, stateDir string) (rootfs.Store, sandbox.Runner, error) {
+func (i inPlace) Open(ctx context.Context, stateDir string) (*local.Place, error) {
 	// What a killed build left in "/" comes back before its trees are removed.
 	if err := inplace.Recover(ctx, stateDir); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	store, err := plaintrees.New(stateDir)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if stateDir == inPlaceState {
 		store.Leave()
@@ -118,9 +125,9 @@ func (i inPlace) Open(ctx context.Context, stateDir string) (rootfs.Store, sandb
 		StateDir: stateDir, Own: ownDirs(), Watch: store.Watch, Explain: i.explain, Grace: inplace.DefaultGrace, Log: i.log,
 	})
 	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+		return nil, errors.Join(err, store.Close())
 	}
-	return store, runner, nil
+	return &local.Place{Store: store, Runner: runner}, nil
 }
 
 // enter goes on in a private mount namespace, in a child process. In the parent

@@ -30,8 +30,11 @@ func (b *build) ahead(ctx context.Context, v *graph.Vertex) {
 // unpackInputs brings the inputs of a vertex into the store that are there.
 func (b *build) unpackInputs(ctx context.Context, v *graph.Vertex) {
 	for _, in := range v.Inputs {
+		if isSource(in.Vertex) {
+			continue
+		}
 		t, ok := b.finished(in)
-		if !ok || isSource(in.Vertex) {
+		if !ok {
 			continue
 		}
 		b.mu.Lock()
@@ -42,7 +45,7 @@ func (b *build) unpackInputs(ctx context.Context, v *graph.Vertex) {
 			continue
 		}
 		b.early.Go(func() error {
-			_, _ = b.layers(ctx, t)
+			_, _ = b.layers(ctx, b.stages[in.Vertex].store, t)
 			return nil
 		})
 	}

@@ -25,6 +25,7 @@ type build struct {
 	tasks map[*graph.Vertex]*task
 	// exported are the vertices whose layers are part of an image.
 	exported map[*graph.Vertex]bool
+	tops     tops
 	// slots limits running vertices, cores limits compression.
 	slots, cores *semaphore.Weighted
 	// background are the layers on their way; it is waited for at the end.
@@ -38,6 +39,7 @@ type build struct {
 	startEarly func(*graph.Vertex)
 	begun      map[graph.Edge]bool
 	users      map[*graph.Vertex][]*graph.Vertex
+	stages     map[*graph.Vertex]*stage
 	// fail cancels everything with an error, and returns it.
 	fail func(error) error
 
@@ -70,6 +72,8 @@ type task struct {
 	picked []digest.Digest
 	// noCache says that something below is to be made again.
 	noCache bool
+	// taken says that the only user of the outputs has taken their files.
+	taken bool
 }
 
 func newBuild(e *Engine, g *graph.Graph) *build {
@@ -79,8 +83,10 @@ func newBuild(e *Engine, g *graph.Graph) *build {
 		warned:   map[string]bool{},
 		tasks:    make(map[*graph.Vertex]*task, len(g.Vertices)),
 		exported: exported(g),
+		tops:     topsOf(g, e.Files != nil),
 		begun:    map[graph.Edge]bool{},
 		users:    usersOf(g),
+		stages:   stagesOf(g, e.Store),
 		slots:    semaphore.NewWeighted(int64(e.parallel())),
 		cores:    semaphore.NewWeighted(int64(runtime.NumCPU())),
 	}
@@ -99,25 +105,9 @@ func exported(g *graph.Graph) map[*graph.Vertex]bool {
 		if e == nil || found[e.Vertex] {
 			return
 		}
-		v := e.Vertex
-		found[v] = true
-		switch op := v.Op.(type) {
-		case *graph.Exec:
-			for _, m := range op.Mounts {
-				if m.Output == e.Output && m.Input != graph.None {
-					visit(v.Inputs[m.Input])
-				}
-			}
-		case *graph.File:
-			for _, a := range op.Actions {
-				if a.Input != graph.None && a.Input < len(v.Inputs) {
-					visit(v.Inputs[a.Input])
-				}
-			}
-		case *graph.Merge:
-			for _, in := range v.Inputs {
-				visit(in)
-			}
+		found[e.Vertex] = true
+		for _, below := range changed(e.Vertex, e.Output) {
+			visit(below)
 		}
 	}
 	for _, img := range g.Images {
@@ -156,8 +146,12 @@ func (b *build) run(ctx context.Context) error {
 // spare tells the store, when all vertices ran, which layers are still to be
 // written.
 func (b *build) spare(keep []rootfs.Layer) {
-	if b.Files == nil {
-		b.Store.Settle(keep)
+	if b.Files != nil {
+		return
+	}
+	b.Store.Settle(keep)
+	if b.Plain != nil {
+		b.Plain.Settle(keep)
 	}
 }
 
@@ -181,11 +175,12 @@ func (b *build) unwritten() (keep []rootfs.Layer) {
 }
 
 // steps runs all vertices, or with a cache what is missing there: then the files
-// of the sources must be known first.
+// of the sources must be known first. Images, of which nothing is fetched, are
+// known first in any case.
 func (b *build) steps(ctx context.Context) error {
 	var sources, rest []*task
 	for _, v := range b.graph.Vertices {
-		if _, ok := v.Op.(*graph.ImageSource); b.Cache != nil && (ok || isSource(v)) {
+		if _, ok := v.Op.(*graph.ImageSource); ok || b.Cache != nil && isSource(v) {
 			sources = append(sources, b.tasks[v])
 		} else {
 			rest = append(rest, b.tasks[v])
@@ -194,6 +189,7 @@ func (b *build) steps(ctx context.Context) error {
 	if err := b.runTasks(ctx, sources); err != nil {
 		return err
 	}
+	b.choose()
 	if b.Cache != nil {
 		var err error
 		if rest, err = b.lookUp(ctx); err != nil {
@@ -232,7 +228,7 @@ func (b *build) prefetch(ctx context.Context, t *task) {
 		select {
 		case <-below.done:
 			// The vertex will say what is wrong.
-			_, _ = b.layers(ctx, b.input(t.vertex, i))
+			_, _ = b.layers(ctx, b.stageOf(t.vertex, i).store, b.input(t.vertex, i))
 		case <-ctx.Done():
 		}
 		return nil
@@ -320,7 +316,7 @@ func (b *build) runVertex(ctx context.Context, v *graph.Vertex) ([]tree, error) 
 	case *graph.HTTPSource:
 		return b.http(ctx, v, op)
 	case *graph.GitSource:
-		return b.git(ctx, op)
+		return b.git(ctx, v, op)
 	case *graph.Exec:
 		return b.exec(ctx, v, op)
 	case *graph.File:

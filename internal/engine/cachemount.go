@@ -141,7 +141,7 @@ func (r *execRun) cacheData(ctx context.Context, slot string, m graph.Mount) (st
 		}
 		return data, os.Rename(fresh, data)
 	}
-	v, err := r.view(ctx, r.build.input(r.vertex, m.Input))
+	v, err := r.view(ctx, r.stageOf(r.vertex, m.Input).store, r.build.input(r.vertex, m.Input))
 	if err != nil {
 		return "", err
 	}

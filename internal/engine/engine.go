@@ -28,7 +28,10 @@ import (
 
 // Engine builds graphs. Its fields must be set before Build.
 type Engine struct {
-	Store   rootfs.Store
+	Store rootfs.Store
+	// Plain, a rootfs.Parter, is for images that nothing runs on, if that is not
+	// Store.
+	Plain   rootfs.Store
 	Sandbox sandbox.Runner
 	Images  Images
 	// Contexts are the directories that local sources name.

@@ -121,10 +121,10 @@ func (r *execRun) mount(ctx context.Context, i int, m graph.Mount) error {
 func (r *execRun) add(m sandbox.Mount) { r.process.Mounts = append(r.process.Mounts, m) }
 
 func (r *execRun) bind(ctx context.Context, i int, m graph.Mount) error {
-	from := r.build.input(r.vertex, m.Input)
+	from, store := r.build.input(r.vertex, m.Input), r.stageOf(r.vertex, m.Input).store
 	root := m.Dest == "/"
-	if m.ReadOnly && m.Output == graph.None && !root {
-		v, err := r.view(ctx, from)
+	if readOnly(m) {
+		v, err := r.view(ctx, store, from)
 		if err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (r *execRun) bind(ctx context.Context, i int, m graph.Mount) error {
 	}
 	// What is written here is seen by nobody else: a copy on write, which is
 	// dropped unless the mount has an output.
-	w, err := r.work(ctx, from)
+	w, err := r.work(ctx, store, from)
 	if err != nil {
 		return err
 	}
@@ -153,6 +153,11 @@ func (r *execRun) bind(ctx context.Context, i int, m graph.Mount) error {
 	}
 	r.add(sandbox.Mount{Dest: m.Dest, Source: source, ReadOnly: m.ReadOnly})
 	return nil
+}
+
+// readOnly says that a bind mount is a view, not a work.
+func readOnly(m graph.Mount) bool {
+	return m.ReadOnly && m.Output == graph.None && m.Dest != "/"
 }
 
 func (r *execRun) secret(m graph.Mount) error {
@@ -228,7 +233,7 @@ func (r *execRun) commit(ctx context.Context) ([]tree, error) {
 			return nil, fmt.Errorf("the mount at %s has an output but cannot be written to", m.Dest)
 		}
 		delete(r.works, i)
-		t, err := r.build.commit(ctx, w, r.build.input(r.vertex, m.Input))
+		t, err := r.build.commit(ctx, w, r.build.input(r.vertex, m.Input), graph.Edge{Vertex: r.vertex, Output: m.Output})
 		if err != nil {
 			return nil, err
 		}

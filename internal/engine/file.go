@@ -15,16 +15,32 @@ import (
 type fileRun struct {
 	*build
 	vertex *graph.Vertex
-	// inputs are the views of the vertex's inputs, opened when first read.
+	op     *graph.File
+	// parts says that parts of trees will do where stages have them.
+	parts bool
+	// inputs are the views of the vertex's inputs, opened when first read; spare are
+	// those whose files may be taken.
 	inputs map[int]rootfs.View
+	spare  map[int]bool
 	// works are the trees of the actions; an action that continues another
 	// takes its tree.
 	works []rootfs.Work
 	bases []tree
 }
 
-func (b *build) file(ctx context.Context, v *graph.Vertex, op *graph.File) (_ []tree, err error) {
-	r := &fileRun{build: b, vertex: v, inputs: map[int]rootfs.View{}}
+// file does the actions on a part of the tree where that may be enough, or on all
+// of it. What is wrong with them is for the whole tree to say.
+func (b *build) file(ctx context.Context, v *graph.Vertex, op *graph.File) ([]tree, error) {
+	if _, ok := b.stages[v].parts(); ok || b.readsParts(v) {
+		if out, err := b.fileOn(ctx, v, op, true); err == nil || context.Cause(ctx) != nil {
+			return out, err
+		}
+	}
+	return b.fileOn(ctx, v, op, false)
+}
+
+func (b *build) fileOn(ctx context.Context, v *graph.Vertex, op *graph.File, parts bool) (_ []tree, err error) {
+	r := &fileRun{build: b, vertex: v, op: op, parts: parts, inputs: map[int]rootfs.View{}, spare: map[int]bool{}}
 	defer func() { err = errors.Join(err, r.release()) }()
 	outputs := map[int]int{}
 	for i, a := range op.Actions {
@@ -46,7 +62,7 @@ func (b *build) file(ctx context.Context, v *graph.Vertex, op *graph.File) (_ []
 		}
 		w := r.works[i]
 		r.works[i] = nil
-		if out[n], err = b.commit(ctx, w, r.bases[i]); err != nil {
+		if out[n], err = b.commit(ctx, w, r.bases[i], graph.Edge{Vertex: v, Output: n}); err != nil {
 			return nil, err
 		}
 	}
@@ -68,7 +84,7 @@ func (r *fileRun) begin(ctx context.Context, a graph.Action) error {
 		return nil
 	}
 	base := r.build.input(r.vertex, a.Input)
-	w, err := r.work(ctx, base)
+	w, err := r.workOn(ctx, base)
 	if err != nil {
 		return err
 	}
@@ -90,7 +106,7 @@ func (r *fileRun) dir(ctx context.Context, i int) (string, error) {
 	if v, ok := r.inputs[i]; ok {
 		return v.Path(), nil
 	}
-	v, err := r.view(ctx, r.build.input(r.vertex, i))
+	v, err := r.viewOf(ctx, i)
 	if err != nil {
 		return "", err
 	}
@@ -107,6 +123,7 @@ func (r *fileRun) apply(ctx context.Context, a graph.Action) error {
 		if src.Dir, err = r.dir(ctx, a.Source); err != nil {
 			return err
 		}
+		src.Spare = r.spare[a.Source]
 	}
 	return fileop.Apply(ctx, dst, src, a.Do, tree, func(text string) {
 		r.Progress.Warn(progress.Warning{Text: fmt.Sprintf("%s: %s", r.vertex.Name, text)})

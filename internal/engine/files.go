@@ -32,10 +32,12 @@ func (b *build) exportFiles(ctx context.Context) (err error) {
 	var list []ImageFiles
 	for _, g := range b.graph.Images {
 		var t tree
+		store := b.Store
 		if g.Root != nil {
 			t = b.tasks[g.Root.Vertex].outputs[g.Root.Output]
+			store = b.stages[g.Root.Vertex].store
 		}
-		v, err := b.view(ctx, t)
+		v, err := b.view(ctx, store, t)
 		if err != nil {
 			return err
 		}

@@ -46,12 +46,8 @@ func uses(v *graph.Vertex) []use {
 			if c, ok := a.Do.(*graph.Copy); ok && a.Source >= 0 && a.Source < len(list) {
 				list[a.Source].picks = append(list[a.Source].picks, c)
 			}
-			if o := owner(a.Do); o != nil {
-				for _, id := range []*graph.Identity{o.User, o.Group} {
-					if id != nil && id.Name != "" {
-						whole(list, id.Input)
-					}
-				}
+			for _, i := range lookups(owner(a.Do)) {
+				whole(list, i)
 			}
 		}
 	}
@@ -67,6 +63,19 @@ func whole(list []use, i int) {
 	if i >= 0 && i < len(list) {
 		list[i].whole = true
 	}
+}
+
+// lookups are the inputs in which the names of an owner are looked up.
+func lookups(o *graph.Owner) (inputs []int) {
+	if o == nil {
+		return nil
+	}
+	for _, id := range []*graph.Identity{o.User, o.Group} {
+		if id != nil && id.Name != "" {
+			inputs = append(inputs, id.Input)
+		}
+	}
+	return inputs
 }
 
 func owner(do graph.FileChange) *graph.Owner {
@@ -245,7 +254,15 @@ func (b *build) pick(ctx context.Context, t *task, i int) (_ digest.Digest, err 
 	if len(from) == 1 && from[0].listing != nil {
 		return sumAll(ctx, sums, from[0].listing, t.uses[i].picks)
 	}
-	v, err := b.view(ctx, from)
+	s := b.stageOf(t.vertex, i)
+	if parter, ok := s.parts(); ok {
+		files, err := b.list(ctx, s, parter, from)
+		if err != nil {
+			return "", err
+		}
+		return sumAll(ctx, sums, files, t.uses[i].picks)
+	}
+	v, err := b.view(ctx, s.store, from)
 	if err != nil {
 		return "", err
 	}

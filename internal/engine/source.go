@@ -43,17 +43,17 @@ func (b *build) local(ctx context.Context, v *graph.Vertex, op *graph.LocalSourc
 	}
 	files := buildcontext.Selection{Include: op.Include, Exclude: op.Exclude, FollowPaths: op.FollowPaths}
 	if b.Cache == nil || b.exported[v] {
-		return b.materialize(ctx, op.Name, from, files)
+		return b.materialize(ctx, v, op.Name, from, files)
 	}
 	listing, err := from.List(ctx, b.SpoolDir, files)
 	if err != nil {
 		return nil, fmt.Errorf("loading context %q: %w", op.Name, err)
 	}
 	if listing == nil {
-		return b.materialize(ctx, op.Name, from, files)
+		return b.materialize(ctx, v, op.Name, from, files)
 	}
 	load := func() (rootfs.Layer, error) {
-		made, err := b.materialize(ctx, op.Name, from, files)
+		made, err := b.materialize(ctx, v, op.Name, from, files)
 		if err != nil {
 			return nil, err
 		}
@@ -72,8 +72,8 @@ func (b *build) local(ctx context.Context, v *graph.Vertex, op *graph.LocalSourc
 
 // materialize copies the files of a context, so that what changes there while
 // the build runs does not matter.
-func (b *build) materialize(ctx context.Context, name string, from Context, files buildcontext.Selection) ([]tree, error) {
-	w, err := b.work(ctx, nil)
+func (b *build) materialize(ctx context.Context, v *graph.Vertex, name string, from Context, files buildcontext.Selection) ([]tree, error) {
+	w, err := b.work(ctx, b.Store, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -81,12 +81,12 @@ func (b *build) materialize(ctx context.Context, name string, from Context, file
 		_ = w.Discard()
 		return nil, fmt.Errorf("loading context %q: %w", name, err)
 	}
-	return b.commitSource(ctx, w)
+	return b.commitSource(ctx, v, w)
 }
 
 // git checks a commit out.
-func (b *build) git(ctx context.Context, op *graph.GitSource) ([]tree, error) {
-	w, err := b.work(ctx, nil)
+func (b *build) git(ctx context.Context, v *graph.Vertex, op *graph.GitSource) ([]tree, error) {
+	w, err := b.work(ctx, b.Store, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -94,12 +94,12 @@ func (b *build) git(ctx context.Context, op *graph.GitSource) ([]tree, error) {
 		_ = w.Discard()
 		return nil, err
 	}
-	return b.commitSource(ctx, w)
+	return b.commitSource(ctx, v, w)
 }
 
 // http downloads a file.
 func (b *build) http(ctx context.Context, v *graph.Vertex, op *graph.HTTPSource) ([]tree, error) {
-	w, err := b.work(ctx, nil)
+	w, err := b.work(ctx, b.Store, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (b *build) http(ctx context.Context, v *graph.Vertex, op *graph.HTTPSource)
 		_ = w.Discard()
 		return nil, err
 	}
-	return b.commitSource(ctx, w)
+	return b.commitSource(ctx, v, w)
 }
 
 func (b *build) download(ctx context.Context, dir string, v *graph.Vertex, op *graph.HTTPSource) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
 	"github.com/org/kaniko-multiarch/internal/fileop"
+	"github.com/org/kaniko-multiarch/internal/graph"
 	"github.com/org/kaniko-multiarch/internal/layer"
 	"github.com/org/kaniko-multiarch/internal/rootfs"
 )
@@ -70,7 +71,7 @@ func madeLayer(l rootfs.Layer, created time.Time) *treeLayer {
 
 // layers brings all layers of a tree into the store, those of base images by
 // unpacking them, concurrently.
-func (b *build) layers(ctx context.Context, t tree) ([]rootfs.Layer, error) {
+func (b *build) layers(ctx context.Context, store rootfs.Store, t tree) ([]rootfs.Layer, error) {
 	out := make([]rootfs.Layer, len(t))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, l := range t {
@@ -83,7 +84,7 @@ func (b *build) layers(ctx context.Context, t tree) ([]rootfs.Layer, error) {
 				out[i], err = l.load()
 				return err
 			}
-			unpacked, err := b.Store.Base(ctx, l.base.diffID, func(ctx context.Context) (io.ReadCloser, error) {
+			unpacked, err := store.Base(ctx, l.base.diffID, func(ctx context.Context) (io.ReadCloser, error) {
 				return b.openBase(ctx, l.base)
 			})
 			if err != nil {
@@ -108,26 +109,26 @@ func (b *build) openBase(ctx context.Context, l *baseLayer) (io.ReadCloser, erro
 }
 
 // work opens a writable tree on top of t.
-func (b *build) work(ctx context.Context, t tree) (rootfs.Work, error) {
-	parents, err := b.layers(ctx, t)
+func (b *build) work(ctx context.Context, store rootfs.Store, t tree) (rootfs.Work, error) {
+	parents, err := b.layers(ctx, store, t)
 	if err != nil {
 		return nil, err
 	}
-	return b.Store.Work(ctx, parents)
+	return store.Work(ctx, parents)
 }
 
 // view opens t for reading.
-func (b *build) view(ctx context.Context, t tree) (rootfs.View, error) {
-	layers, err := b.layers(ctx, t)
+func (b *build) view(ctx context.Context, store rootfs.Store, t tree) (rootfs.View, error) {
+	layers, err := b.layers(ctx, store, t)
 	if err != nil {
 		return nil, err
 	}
-	return b.Store.View(ctx, layers)
+	return store.View(ctx, layers)
 }
 
 // commitSource makes the files of w the tree of a source.
-func (b *build) commitSource(ctx context.Context, w rootfs.Work) ([]tree, error) {
-	t, err := b.commit(ctx, w, nil)
+func (b *build) commitSource(ctx context.Context, v *graph.Vertex, w rootfs.Work) ([]tree, error) {
+	t, err := b.commit(ctx, w, nil, graph.Edge{Vertex: v})
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +136,9 @@ func (b *build) commitSource(ctx context.Context, w rootfs.Work) ([]tree, error)
 	return []tree{t}, nil
 }
 
-// commit makes the changes of w the top layer of t.
-func (b *build) commit(ctx context.Context, w rootfs.Work, t tree) (tree, error) {
-	l, err := w.Commit(ctx)
+// commit makes the changes of w the top layer of t, and that the tree of e.
+func (b *build) commit(ctx context.Context, w rootfs.Work, t tree, e graph.Edge) (tree, error) {
+	l, err := w.Commit(ctx, b.tops.hints(e, t)...)
 	if err != nil {
 		return nil, fmt.Errorf("finding the changes: %w", err)
 	}

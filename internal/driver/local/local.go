@@ -64,7 +64,24 @@ type Isolation interface {
 	// StateDir is the directory to use when the user names none; byDefault is
 	// where it would be best for the user.
 	StateDir(byDefault string) string
-	Open(ctx context.Context, stateDir string) (rootfs.Store, sandbox.Runner, error)
+	Open(ctx context.Context, stateDir string) (*Place, error)
+}
+
+// Place is where one build has its trees and processes.
+type Place struct {
+	Store  rootfs.Store
+	Runner sandbox.Runner
+	// Plain is engine.Engine's; nil means that Store has all.
+	Plain rootfs.Store
+}
+
+// Close releases what does not outlive the build.
+func (p *Place) Close() error {
+	err := p.Store.Close()
+	if p.Plain != nil {
+		err = errors.Join(err, p.Plain.Close())
+	}
+	return err
 }
 
 // Result is what was built.
@@ -142,13 +159,13 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	if o.StateDir == "" {
 		return nil, badInput("no directory for state: give --state-dir")
 	}
-	store, runner, err := d.Isolation.Open(ctx, o.StateDir)
+	place, err := d.Isolation.Open(ctx, o.StateDir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.prune(ctx, o)
-	defer func() { err = errors.Join(err, store.Close()) }()
-	spool, err := store.Spool()
+	defer func() { err = errors.Join(err, place.Close()) }()
+	spool, err := place.Store.Spool()
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +211,7 @@ func (d *Driver) Build(ctx context.Context, o build.Options) (_ *Result, err err
 	}
 
 	e := &engine.Engine{
-		Store: store, Sandbox: runner, Images: images, Contexts: contexts.engine(),
+		Store: place.Store, Plain: place.Plain, Sandbox: place.Runner, Images: images, Contexts: contexts.engine(),
 		Progress: d.Progress, Download: newDownloader(o.Registries.Retry), Secrets: d.Secrets, Agents: d.Agents,
 		Git:      contexts.remote.git,
 		SpoolDir: spool, Parallel: o.Parallel, Now: d.Now, RewriteTimes: o.Reproducible || o.RewriteTimestamp && epoch(o, loaded.Epoch) != nil,

@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/rootfs"
+)
+
+// tops says which trees stay as they were made: a store need not keep their top
+// layers twice.
+type tops struct {
+	// changed are the trees that a work is made of, or that are stacked with
+	// others. read are those that anybody opens.
+	changed, read map[graph.Edge]bool
+}
+
+// topsOf looks at who uses each tree. opened says that the images' are opened.
+func topsOf(g *graph.Graph, opened bool) tops {
+	t := tops{changed: map[graph.Edge]bool{}, read: map[graph.Edge]bool{}}
+	if opened {
+		for _, img := range g.Images {
+			if img.Root != nil {
+				t.read[*img.Root] = true
+			}
+		}
+	}
+	// Users come before what they use.
+	for _, v := range slices.Backward(g.Vertices) {
+		t.add(v)
+	}
+	return t
+}
+
+func (t *tops) add(v *graph.Vertex) {
+	change := func(i int) {
+		if i != graph.None && i < len(v.Inputs) {
+			t.changed[*v.Inputs[i]] = true
+		}
+	}
+	switch op := v.Op.(type) {
+	case *graph.Merge:
+		// It is nothing by itself: layers of an image need no tree.
+		if e := (graph.Edge{Vertex: v}); !t.changed[e] && !t.read[e] {
+			return
+		}
+		for i := range v.Inputs {
+			change(i)
+		}
+	case *graph.Exec:
+		for _, m := range op.Mounts {
+			if !readOnly(m) {
+				change(m.Input)
+			}
+		}
+	case *graph.File:
+		for _, a := range op.Actions {
+			change(a.Input)
+		}
+	}
+	for _, in := range v.Inputs {
+		t.read[*in] = true
+	}
+}
+
+// hints are those for the top layer of the tree of e, which is on below. A tree of
+// several layers is made again for who reads it.
+func (t *tops) hints(e graph.Edge, below tree) []rootfs.Hint {
+	if t.changed[e] || t.read[e] && len(below) > 0 {
+		return nil
+	}
+	return []rootfs.Hint{rootfs.Top}
+}

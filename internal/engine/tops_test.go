@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+
+	"github.com/org/kaniko-multiarch/internal/graph"
+)
+
+// Which layers a store need not keep apart from their trees. That a hint is not
+// wrong is checked by the store of all tests.
+func TestTops(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		dockerfile string
+		opened     bool
+		// want has the last words of the steps, context of the source.
+		want []string
+	}{
+		"last_copy":            {dockerfile: "FROM debian\nCOPY a /1\nCOPY a /2\n", want: []string{"/2", "context"}},
+		"last_run":             {dockerfile: "FROM debian\nCOPY a /1\nRUN 2\n", want: []string{"2", "context"}},
+		"links":                {dockerfile: "FROM debian\nCOPY --link a /1\nCOPY --link a /2\n", want: []string{"/1", "/2", "context"}},
+		"step_on_links":        {dockerfile: "FROM debian\nCOPY --link a /1\nCOPY a /2\n", want: []string{"/2", "context"}},
+		"links_that_are_read":  {dockerfile: "FROM debian AS x\nCOPY --link a /1\nFROM debian\nCOPY --from=x /1 /2\n", want: []string{"/2", "context"}},
+		"stage_that_is_read":   {dockerfile: "FROM debian AS x\nCOPY a /1\nFROM debian\nCOPY --from=x /1 /2\n", want: []string{"/2", "context"}},
+		"scratch_that_is_read": {dockerfile: "FROM scratch AS x\nCOPY a /1\nFROM debian\nCOPY --from=x /1 /2\n", want: []string{"/1", "/2", "context"}},
+		"mounted_context":      {dockerfile: "FROM debian\nRUN --mount=target=/m 1\n", want: []string{"1", "context"}},
+		"writable_context":     {dockerfile: "FROM debian\nRUN --mount=target=/m,rw 1\n", want: []string{"1"}},
+		"opened_images":        {dockerfile: "FROM debian\nCOPY a /1\n", opened: true, want: []string{"context"}},
+		"opened_scratch":       {dockerfile: "FROM scratch\nCOPY a /1\n", opened: true, want: []string{"/1", "context"}},
+		"opened_links":         {dockerfile: "FROM debian\nCOPY --link a /1\n", opened: true, want: []string{"context"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, nil)
+			g := f.load(tc.dockerfile, "linux/amd64")
+			tops := topsOf(g, tc.opened)
+			got := []string{}
+			for _, v := range g.Vertices {
+				below, ok := layered(v)
+				var t tree
+				switch {
+				case isSource(v):
+				case !ok:
+					continue
+				case below != graph.None:
+					t = tree{nil}
+				}
+				if len(tops.hints(graph.Edge{Vertex: v}, t)) > 0 {
+					words := strings.Fields(v.Name)
+					got = append(got, words[len(words)-1])
+				}
+			}
+			slices.Sort(got)
+			assert.DeepEqual(t, got, tc.want)
+		})
+	}
+}
+
+func TestTops_source(t *testing.T) {
+	t.Parallel()
+	source := &graph.Vertex{Op: &graph.LocalSource{Name: "context"}}
+	edge := graph.Edge{Vertex: source}
+	on := func(op graph.Op) *graph.Graph {
+		v := &graph.Vertex{Op: op, Inputs: []*graph.Edge{&edge}}
+		return &graph.Graph{Vertices: []*graph.Vertex{source, v}, Images: []*graph.Image{{Root: &graph.Edge{Vertex: v}}}}
+	}
+	for name, tc := range map[string]struct {
+		graph *graph.Graph
+		want  int
+	}{
+		"image":   {&graph.Graph{Vertices: []*graph.Vertex{source}, Images: []*graph.Image{{Root: &edge}}}, 1},
+		"base":    {on(&graph.File{Actions: []graph.Action{{Input: 0, Source: graph.None, Do: &graph.Mkdir{}}}}), 0},
+		"copied":  {on(&graph.File{Actions: []graph.Action{{Input: graph.None, Source: 0, Do: &graph.Copy{}}}}), 1},
+		"root":    {on(&graph.Exec{Mounts: []graph.Mount{{Input: 0, Dest: "/", ReadOnly: true, Output: graph.None}}}), 0},
+		"mounted": {on(&graph.Exec{Mounts: []graph.Mount{{Input: 0, Dest: "/m", ReadOnly: true, Output: graph.None}}}), 1},
+	} {
+		for _, opened := range []bool{false, true} {
+			tops := topsOf(tc.graph, opened)
+			assert.Check(t, is.Len(tops.hints(edge, nil), tc.want), name)
+		}
+	}
+}
