@@ -193,9 +193,9 @@ func TestRun_cwd_is_made(t *testing.T) {
 	t.Parallel()
 	root := newRoot(t)
 	p := shell(root, "pwd; touch here; stat -c %u:%g:%a . ..")
-	p.Cwd, p.User = "/new/work", "app"
-	assert.Equal(t, run(t, p), "/new/work\n1000:1001:755\n1000:1001:755\n")
-	assert.Assert(t, exists(filepath.Join(root, "new/work/here")))
+	p.Cwd, p.User = "/new/deep", "app"
+	assert.Equal(t, run(t, p), "/new/deep\n1000:1001:755\n1000:1001:755\n")
+	assert.Assert(t, exists(filepath.Join(root, "new/deep/here")))
 
 	// Within a mount it is the builder's, as under runc.
 	p = shell(root, "pwd; stat -c %u:%a .")
