@@ -101,24 +101,10 @@ func TestInterrupt(t *testing.T) {
 	bases := service(t, "KMA_TEST_BASES")
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1\nRUN echo started; sleep 4711\n"})
 	state := t.TempDir()
-	cmd, _ := command(t, t.Context(), nil, "build", "--context", dir, "--no-push", "--state-dir", state, "--progress", "plain")
-	stderr, err := cmd.StderrPipe()
-	assert.NilError(t, err)
-	assert.NilError(t, cmd.Start())
-	var seen bytes.Buffer
-	buf := make([]byte, 1024)
-	for !strings.Contains(seen.String(), " started") {
-		n, err := stderr.Read(buf)
-		seen.Write(buf[:n])
-		assert.NilError(t, err, seen.String())
-	}
-	assert.NilError(t, cmd.Process.Signal(syscall.SIGINT))
-	rest, err := io.ReadAll(stderr)
-	assert.NilError(t, err)
-	var exit *exec.ExitError
-	assert.Assert(t, errors.As(cmd.Wait(), &exit))
-	assert.Check(t, is.Equal(exit.ExitCode(), 130), string(rest))
-	assert.Check(t, is.Contains(string(rest), "cancelled"))
+	cmd := command(t, t.Context(), nil, "build", "--context", dir, "--no-push", "--state-dir", state, "--progress", "plain")
+	r := stopped(t, cmd, " started", syscall.SIGINT)
+	assert.Check(t, is.Equal(r.code, 130), r.stderr)
+	assert.Check(t, is.Contains(r.stderr, "cancelled"))
 	nothingLeft(t, state, "4711")
 }
 
@@ -163,7 +149,7 @@ func TestKill(t *testing.T) {
 	bases := service(t, "KMA_TEST_BASES")
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1\nRUN touch /mnt/started; sleep 4712\n"})
 	state := t.TempDir()
-	cmd, _ := command(t, t.Context(), nil, "build", "--context", dir, "--no-push", "--state-dir", state)
+	cmd := command(t, t.Context(), nil, "build", "--context", dir, "--no-push", "--state-dir", state)
 	assert.NilError(t, cmd.Start())
 	sleeping := func() bool {
 		commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")

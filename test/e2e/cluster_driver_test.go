@@ -71,7 +71,7 @@ func (o *output) String() string {
 // start does not wait for the program.
 func (c *cluster) start(t *testing.T, args ...string) *running {
 	t.Helper()
-	cmd, _ := command(t, t.Context(), c.env(), c.driverArgs(args...)...)
+	cmd := command(t, t.Context(), c.env(), c.driverArgs(args...)...)
 	r := &running{Cmd: cmd, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &r.output, &r.output
 	assert.NilError(t, cmd.Start())

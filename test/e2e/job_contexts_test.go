@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,7 +50,7 @@ func TestJob_contexts(t *testing.T) {
 			for name, location := range tc.named {
 				args = append(args, "--build-context="+name+"="+location)
 			}
-			cmd, _ := command(t, t.Context(), nil, args...)
+			cmd := command(t, t.Context(), nil, args...)
 			cmd.Stdin = bytes.NewReader(tc.stdin)
 			here := finished(t, cmd)
 			assert.Assert(t, is.Equal(here.code, 0), here.stderr)
@@ -65,35 +64,22 @@ func TestJob_terminated(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
 	reg, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
-	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1\nRUN echo started; sleep 4713\n"})
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + bases + "/busybox:1\nRUN echo started; sleep 4719\n"})
 	request, err := prepare(t, build.Options{Context: dir, Platforms: []string{"linux/amd64"}, Image: reg + "/job/terminated"}, nil)["linux/amd64"].Request.Encode()
 	assert.NilError(t, err)
 	file, state := filepath.Join(t.TempDir(), "result"), t.TempDir()
 	// As the kubelet makes it; what an earlier container wrote must not show.
 	assert.NilError(t, os.WriteFile(file, bytes.Repeat([]byte("x"), 9000), 0o666))
-	cmd, _ := command(t, t.Context(), nil, "job", "--request="+request, "--result-file="+file, "--state-dir="+state)
-	stderr, err := cmd.StderrPipe()
-	assert.NilError(t, err)
-	assert.NilError(t, cmd.Start())
-	var seen bytes.Buffer
-	buf := make([]byte, 1024)
-	for !strings.Contains(seen.String(), " started") {
-		n, err := stderr.Read(buf)
-		seen.Write(buf[:n])
-		assert.NilError(t, err, seen.String())
-	}
-	assert.NilError(t, cmd.Process.Signal(syscall.SIGTERM))
-	rest, err := io.ReadAll(stderr)
-	assert.NilError(t, err)
-	_ = cmd.Wait()
-	assert.Check(t, is.Equal(cmd.ProcessState.ExitCode(), 130), string(rest))
+	cmd := command(t, t.Context(), nil, "job", "--request="+request, "--result-file="+file, "--state-dir="+state)
+	r := stopped(t, cmd, " started", syscall.SIGTERM)
+	assert.Check(t, is.Equal(r.code, 130), r.stderr)
 	message, err := os.ReadFile(file)
 	assert.NilError(t, err)
 	got, err := job.ParseResult(string(message))
 	assert.NilError(t, err)
 	assert.Check(t, is.Equal(got.ExitCode, 130))
 	assert.Check(t, is.Contains(got.Error, "cancelled"))
-	nothingLeft(t, state, "4713")
+	nothingLeft(t, state, "4719")
 }
 
 // In a container without rights, where steps run in place, a request is built from

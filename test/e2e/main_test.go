@@ -81,11 +81,11 @@ type result struct {
 
 // command is a run to be started: the program with its own state directory and
 // nothing of our environment but PATH.
-func command(t *testing.T, ctx context.Context, env []string, args ...string) (*exec.Cmd, *result) {
+func command(t *testing.T, ctx context.Context, env []string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + os.TempDir()}, env...)
-	return cmd, &result{}
+	return cmd
 }
 
 func run(t *testing.T, args ...string) result {
@@ -95,16 +95,31 @@ func run(t *testing.T, args ...string) result {
 
 func runWith(t *testing.T, env []string, args ...string) result {
 	t.Helper()
-	cmd, r := command(t, t.Context(), env, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	return finished(t, command(t, t.Context(), env, args...))
+}
+
+// stopped runs a command, sends it a signal once text is in its standard error,
+// and waits for its end.
+func stopped(t *testing.T, cmd *exec.Cmd, text string, signal os.Signal) result {
+	t.Helper()
+	stderr, err := cmd.StderrPipe()
+	assert.NilError(t, err)
+	assert.NilError(t, cmd.Start())
+	var seen bytes.Buffer
+	buf := make([]byte, 1024)
+	for !strings.Contains(seen.String(), text) {
+		n, err := stderr.Read(buf)
+		seen.Write(buf[:n])
+		assert.NilError(t, err, seen.String())
+	}
+	assert.NilError(t, cmd.Process.Signal(signal))
+	_, err = seen.ReadFrom(stderr)
+	assert.NilError(t, err)
 	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
+	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	r.code, r.stdout, r.stderr = cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()
-	return *r
+	return result{code: cmd.ProcessState.ExitCode(), stderr: seen.String()}
 }
 
 // ok runs the program and fails the test when it fails.
