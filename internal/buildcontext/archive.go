@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	cfs "github.com/containerd/continuity/fs"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 )
@@ -90,16 +89,6 @@ type timelessEntry struct {
 }
 
 func (e timelessEntry) Info() (fs.FileInfo, error) { return &fsutil.StatInfo{Stat: e.stat}, nil }
-
-// Resolve returns the path in the context that a name leads to: links are followed
-// as in ReadFile.
-func (c *Context) Resolve(name string) (string, error) {
-	real, err := cfs.RootPath(c.path, name)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Rel(c.path, real)
-}
 
 // Contains returns the path in the context of a file that is in it. Links on the
 // way to the file, or in its place, could lead elsewhere in a copy: they are not in

@@ -177,12 +177,18 @@ func (x contextFS) Open(name string) (fs.File, error) {
 	return f, nil
 }
 
-func (c *Context) open(name string) (*os.File, error) {
+// Resolve returns the path in the context that a name leads to: links are followed
+// as in ReadFile.
+func (c *Context) Resolve(name string) (string, error) {
 	real, err := cfs.RootPath(c.path, name)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	rel, err := filepath.Rel(c.path, real)
+	return filepath.Rel(c.path, real)
+}
+
+func (c *Context) open(name string) (*os.File, error) {
+	rel, err := c.Resolve(name)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"time"
 
@@ -47,18 +46,13 @@ type state struct {
 const tick = 25 * time.Millisecond
 
 // List lists the selected files, among which dir, where the build works, must
-// not be. It returns nil for files that only a copy can
-// tell the truth about: those with extended attributes, which the directory of
-// the copy may not be able to hold, and such of the future, of which nobody
-// could tell whether they change.
+// not be. It returns nil for files that only a copy can tell the truth about:
+// those with extended attributes, which the directory of the copy may not be able
+// to hold, and such of the future, of which nobody could tell whether they change.
 func (c *Context) List(ctx context.Context, dir string, sel Selection) (*Listing, error) {
-	own, err := os.Stat(dir)
-	if err != nil {
-		return nil, fmt.Errorf("listing the context: %w", err)
-	}
 	for range 2 {
 		started := time.Now()
-		l, err := c.list(ctx, own, sel)
+		l, err := c.list(ctx, dir, sel)
 		if err != nil || !l.complete || l.newest.After(started) {
 			return nil, err
 		}
@@ -76,26 +70,10 @@ func (c *Context) List(ctx context.Context, dir string, sel Selection) (*Listing
 	return nil, nil
 }
 
-func (c *Context) list(ctx context.Context, own fs.FileInfo, sel Selection) (*Listing, error) {
-	files, err := c.selected(sel)
-	if err != nil {
-		return nil, fmt.Errorf("selecting files of the context: %w", err)
-	}
+func (c *Context) list(ctx context.Context, dir string, sel Selection) (*Listing, error) {
 	// The root of a copy is a directory that was just made.
 	l := &Listing{c: c, sel: sel, complete: true, files: map[string]*listed{"/": {stat: &filetree.Stat{Mode: unix.S_IFDIR | 0o755}}}}
-	err = files.Walk(ctx, "", func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		fi, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if fi.IsDir() {
-			if err := c.apart(p, own); err != nil {
-				return err
-			}
-		}
+	err := c.walk(ctx, dir, sel, func(p string, fi fs.FileInfo) (err error) {
 		l.complete, err = l.add(path.Join("/", p), fi.Mode(), fi.Sys().(*types.Stat))
 		if err == nil && !l.complete {
 			err = fs.SkipAll
@@ -158,11 +136,7 @@ func (c *Context) state(name string) (state, uint32, error) {
 // Unchanged reports whether the same files would be listed now, with the same
 // content.
 func (l *Listing) Unchanged(ctx context.Context, dir string) (bool, error) {
-	own, err := os.Stat(dir)
-	if err != nil {
-		return false, err
-	}
-	now, err := l.c.list(ctx, own, l.sel)
+	now, err := l.c.list(ctx, dir, l.sel)
 	if err != nil || !now.complete || len(now.files) != len(l.files) {
 		return false, err
 	}

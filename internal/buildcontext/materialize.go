@@ -29,31 +29,11 @@ func (c *Context) Materialize(ctx context.Context, dst string, sel Selection) er
 	// The writer holds on to a context that only its parent ends.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	own, err := os.Stat(dst)
-	if err != nil {
-		return fmt.Errorf("copying the context: %w", err)
-	}
-	files, err := c.selected(sel)
-	if err != nil {
-		return fmt.Errorf("selecting files of the context: %w", err)
-	}
 	w, err := fsutil.NewDiskWriter(ctx, dst, fsutil.DiskWriterOpt{SyncDataCb: c.copyTo})
 	if err != nil {
 		return fmt.Errorf("copying the context: %w", err)
 	}
-	err = files.Walk(ctx, "", func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		fi, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if fi.IsDir() {
-			if err := c.apart(p, own); err != nil {
-				return err
-			}
-		}
+	err = c.walk(ctx, dst, sel, func(p string, fi fs.FileInfo) error {
 		return writeError(p, w.HandleChange(fsutil.ChangeKindAdd, p, fi, nil))
 	})
 	if err == nil {
@@ -65,12 +45,32 @@ func (c *Context) Materialize(ctx context.Context, dst string, sel Selection) er
 	return nil
 }
 
-// apart makes sure that a directory of the context is not own.
-func (c *Context) apart(p string, own fs.FileInfo) error {
-	if here, err := c.root.Stat(p); err == nil && os.SameFile(here, own) {
-		return fmt.Errorf("%s is where the build works: exclude it in .dockerignore", p)
+// walk calls fn for the selected files, among which dir, where the build works,
+// must not be.
+func (c *Context) walk(ctx context.Context, dir string, sel Selection, fn func(p string, fi fs.FileInfo) error) error {
+	own, err := os.Stat(dir)
+	if err != nil {
+		return err
 	}
-	return nil
+	files, err := c.selected(sel)
+	if err != nil {
+		return fmt.Errorf("selecting files: %w", err)
+	}
+	return files.Walk(ctx, "", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if fi.IsDir() {
+			if here, err := c.root.Stat(p); err == nil && os.SameFile(here, own) {
+				return fmt.Errorf("%s is where the build works: exclude it in .dockerignore", p)
+			}
+		}
+		return fn(p, fi)
+	})
 }
 
 // selected is what Materialize copies.
