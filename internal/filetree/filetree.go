@@ -6,11 +6,9 @@
 package filetree
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -101,9 +99,4 @@ func (d Dir) Xattrs(name string) (map[string]string, error) {
 // Open implements Tree.
 func (d Dir) Open(name string) (io.ReadCloser, error) {
 	return os.OpenFile(string(d)+name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-}
-
-// IsMissing reports whether err says that there is no such file.
-func IsMissing(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
