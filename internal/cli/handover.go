@@ -46,12 +46,8 @@ func uploadRecords(ctx context.Context, w *World, records []record.Record) error
 		return err
 	}
 	for _, r := range records {
-		dir, err := tempDir("kma-record-")
+		files, err := record.Files(r)
 		if err != nil {
-			return err
-		}
-		files, err := recordFiles(dir, r)
-		if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 			return err
 		}
 		name := artifactPrefix
@@ -71,25 +67,6 @@ func uploadRecords(ctx context.Context, w *World, records []record.Record) error
 		}
 	}
 	return nil
-}
-
-func recordFiles(dir string, r record.Record) (map[string][]byte, error) {
-	if err := record.Write(dir, r); err != nil {
-		return nil, err
-	}
-	list, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	files := map[string][]byte{}
-	for _, f := range list {
-		data, err := os.ReadFile(filepath.Join(dir, f.Name()))
-		if err != nil {
-			return nil, err
-		}
-		files[f.Name()] = data
-	}
-	return files, nil
 }
 
 // downloadRecords fetches the records of all builds of the run, or of those of

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/ci"
@@ -66,32 +65,13 @@ func pushRecord(ctx context.Context, client *registry.Client, r record.Record) e
 	if err != nil {
 		return err
 	}
-	dir, err := tempDir("kma-record-")
+	files, err := record.Files(r)
 	if err != nil {
-		return err
-	}
-	files, err := recordFiles(dir, r)
-	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 		return err
 	}
 	data := files[r.Stem()+".json"]
-	config := ocispecs.DescriptorEmptyJSON
-	layer := ocispecs.Descriptor{MediaType: recordType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	manifest, err := json.Marshal(ocispecs.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest,
-		ArtifactType: recordType, Config: ocispecs.Descriptor{MediaType: config.MediaType, Digest: config.Digest, Size: config.Size},
-		Layers: []ocispecs.Descriptor{layer},
-	})
-	if err != nil {
-		return err
-	}
-	if err := client.PushBlob(ctx, repo, config, bytes.NewReader(config.Data), nil); err != nil {
-		return err
-	}
-	if err := client.PushBlob(ctx, repo, layer, bytes.NewReader(data), nil); err != nil {
-		return err
-	}
-	_, err = client.PushManifest(ctx, repo.WithTag(recordTag(r.Run, r.Key, r.Slug())), ocispecs.MediaTypeImageManifest, manifest)
+	desc := ocispecs.Descriptor{MediaType: recordType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	_, err = client.PushArtifact(ctx, repo.WithTag(recordTag(r.Run, r.Key, r.Slug())), recordType, registry.Blob{Descriptor: desc, Content: bytes.NewReader(data)})
 	return err
 }
 

@@ -12,7 +12,6 @@ package ocicontext
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,7 +21,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
@@ -72,38 +70,31 @@ func Push(ctx context.Context, client *registry.Client, repo registry.Ref, from 
 	}
 	defer func() { err = errors.Join(err, mtimes.Close()) }()
 	files.Descriptor.MediaType, mtimes.Descriptor.MediaType = filesType, timesType
-
-	empty := ocispecs.DescriptorEmptyJSON
-	manifest, err := json.Marshal(ocispecs.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest, ArtifactType: ArtifactType,
-		Config: ocispecs.Descriptor{MediaType: empty.MediaType, Digest: empty.Digest, Size: empty.Size},
-		Layers: []ocispecs.Descriptor{files.Descriptor, mtimes.Descriptor},
-	})
+	sent := []*watched{{ReaderAt: files}, {ReaderAt: mtimes}}
+	desc, err := client.PushArtifact(ctx, repo.WithTag(""), ArtifactType, registry.Blob{Descriptor: files.Descriptor, Content: sent[0]}, registry.Blob{Descriptor: mtimes.Descriptor, Content: sent[1]})
 	if err != nil {
 		return Pushed{}, err
 	}
-	out := Pushed{Size: files.Descriptor.Size + mtimes.Descriptor.Size}
-	for _, blob := range []struct {
-		desc    ocispecs.Descriptor
-		content io.ReaderAt
-	}{
-		{files.Descriptor, files}, {mtimes.Descriptor, mtimes}, {empty, bytes.NewReader(empty.Data)},
-	} {
-		// Some registries do not let one look into a repository that is not there
-		// yet: pushing says more.
-		if there, err := client.HasBlob(ctx, repo, blob.desc.Digest); err == nil && there {
-			continue
-		}
-		if err := client.PushBlob(ctx, repo, blob.desc, blob.content, nil); err != nil {
-			return Pushed{}, err
-		}
-		if blob.desc.Digest != empty.Digest {
-			out.Sent += blob.desc.Size
-		}
+	out := Pushed{Ref: repo.WithDigest(desc.Digest), Size: files.Descriptor.Size + mtimes.Descriptor.Size}
+	if sent[0].read {
+		out.Sent += files.Descriptor.Size
 	}
-	desc, err := client.PushManifest(ctx, repo.WithTag(""), ocispecs.MediaTypeImageManifest, manifest)
-	out.Ref = repo.WithDigest(desc.Digest)
-	return out, err
+	if sent[1].read {
+		out.Sent += mtimes.Descriptor.Size
+	}
+	return out, nil
+}
+
+// watched knows whether anybody wanted its content: a blob that is there already is
+// not read.
+type watched struct {
+	io.ReaderAt
+	read bool
+}
+
+func (w *watched) ReadAt(p []byte, off int64) (int, error) {
+	w.read = true
+	return w.ReaderAt.ReadAt(p, off)
 }
 
 func writeTimes(w io.Writer, times []int64) error {

@@ -9,14 +9,9 @@ import (
 	"path/filepath"
 )
 
-// Write stores r in dir, which is made when missing, as <stem>.json and, for
-// scripts that know kaniko's files, <stem>.digest. Each file appears complete
-// or not at all.
-//
-// A record of the same key, image, target and platform is replaced: it is an
-// earlier build of the same thing. Any other file of that name is left alone
-// and reported.
-func Write(dir string, r Record) error {
+// Files are the content of r's files by their names: <stem>.json and, for scripts
+// that know kaniko's files, <stem>.digest.
+func Files(r Record) (map[string][]byte, error) {
 	r.Schema = Schema
 	r.Attempt = max(r.Attempt, 1)
 	if r.Annotations == nil {
@@ -24,26 +19,38 @@ func Write(dir string, r Record) error {
 	}
 	r.Committed, r.Finished = r.Committed.UTC(), r.Finished.UTC()
 	if err := r.Validate(); err != nil {
-		return fmt.Errorf("writing the record of %s: %w", r.Platform, err)
+		return nil, fmt.Errorf("writing the record of %s: %w", r.Platform, err)
 	}
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
-		return fmt.Errorf("writing the record of %s: %w", r.Platform, err)
+		return nil, fmt.Errorf("writing the record of %s: %w", r.Platform, err)
+	}
+	return map[string][]byte{r.Stem() + ".json": append(data, '\n'), r.Stem() + ".digest": []byte(r.Digest.String() + "\n")}, nil
+}
+
+// Write stores the files of r in dir, which is made when missing. Each appears
+// complete or not at all.
+//
+// A record of the same key, image, target and platform is replaced: it is an
+// earlier build of the same thing. Any other file of that name is left alone
+// and reported.
+func Write(dir string, r Record) error {
+	files, err := Files(r)
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("writing the record of %s: %w", r.Platform, err)
 	}
-	stem := filepath.Join(dir, r.Stem())
-	if err := replaceable(stem+".json", r); err != nil {
+	if err := replaceable(filepath.Join(dir, r.Stem()+".json"), r); err != nil {
 		return err
 	}
 	// The record comes first: without its twin it is complete, while the twin
 	// alone would be taken for the digest of an unknown platform.
-	if err := writeFile(stem+".json", append(data, '\n')); err != nil {
-		return fmt.Errorf("writing the record of %s: %w", r.Platform, err)
-	}
-	if err := writeFile(stem+".digest", []byte(r.Digest.String()+"\n")); err != nil {
-		return fmt.Errorf("writing the digest of %s: %w", r.Platform, err)
+	for _, ext := range []string{".json", ".digest"} {
+		if err := writeFile(filepath.Join(dir, r.Stem()+ext), files[r.Stem()+ext]); err != nil {
+			return fmt.Errorf("writing the record of %s: %w", r.Platform, err)
+		}
 	}
 	return nil
 }
