@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"path"
 	"sync"
 	"time"
@@ -20,7 +19,7 @@ import (
 )
 
 // onKubernetes builds every platform in a Job, and publishes the result from here.
-func (c *buildCommand) onKubernetes(ctx context.Context, w *World, o build.Options) (_ *local.Result, _ *registry.Client, err error) {
+func (c *buildCommand) onKubernetes(ctx context.Context, w *World, o build.Options) (*local.Result, *registry.Client, error) {
 	if c.StateDir != "" {
 		return nil, nil, usagef("--state-dir is of this machine: a Job keeps its state in the volume \"state\" of its pod, which --k8s-pod-template can make another")
 	}
@@ -43,35 +42,17 @@ func (c *buildCommand) onKubernetes(ctx context.Context, w *World, o build.Optio
 	if err != nil {
 		return nil, nil, err
 	}
-	secrets := values.Values()
-	look := progress.Options{Out: w.Stderr, Mode: progress.Mode(c.Progress), Redact: secrets, Sections: w.Getenv("GITLAB_CI") == "true"}
-	if w.console != nil {
-		look.Groups = w.console
-	}
-	display, err := progress.New(look)
+	show, err := newShow(w, c.Progress, values.Values())
 	if err != nil {
-		return nil, nil, usagef("--progress: %w", err)
+		return nil, nil, err
 	}
-	k := &onCluster{buildCommand: c, w: w, client: client, show: &collector{Reporter: display}}
+	k := &onCluster{buildCommand: c, w: w, client: client, show: &collector{Reporter: show}}
 	result, err := k.build(ctx, o)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause // libraries report that they were cancelled, not why
 	}
-	if err == nil {
-		display.Table("images", result.Rows)
-	}
-	if closeErr := display.Close(); err == nil && closeErr != nil {
-		err = fmt.Errorf("showing the progress: %w", closeErr)
-	}
-	if failed := summarize(w, result, err, display.Timeline(), secrets); err == nil && failed != nil {
-		err = failed
-	}
-	if err != nil {
-		annotateError(w, err, secrets)
-		return nil, nil, &redactedError{err: err, text: progress.Redact(err.Error(), secrets)}
-	}
-	annotateWarnings(w, result.Warnings)
-	return result, client, nil
+	result, err = show.end(result, err, nil)
+	return result, client, err
 }
 
 // onCluster is a build whose platforms are built by Jobs.

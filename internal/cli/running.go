@@ -2,14 +2,11 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/driver/local"
-	"github.com/org/kaniko-multiarch/internal/progress"
 	"github.com/org/kaniko-multiarch/internal/registry"
 	"github.com/org/kaniko-multiarch/internal/sandbox/emulation"
 )
@@ -73,55 +70,23 @@ func (r *running) build(ctx context.Context, w *World) (*local.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	look := progress.Options{Out: w.Stderr, Mode: progress.Mode(r.progress), Redact: secrets, Sections: w.Getenv("GITLAB_CI") == "true"}
-	if w.console != nil {
-		look.Groups = w.console
-	}
-	display, err := progress.New(look)
-	if err != nil {
-		return nil, usagef("--progress: %w", err)
-	}
-	driver := &local.Driver{
-		Isolation: isolation, Registry: r.client, Progress: display, Secrets: values, Agents: agents,
-		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now, Stdin: w.Stdin, Stdout: w.Stdout,
-	}
-	if r.with != nil {
-		r.with(driver)
-	}
 	var profile *profile
 	if r.profile != "" {
 		if profile, err = startProfile(r.profile); err != nil {
 			return nil, err
 		}
 	}
-	result, err := driver.Build(ctx, r.options)
-	if err == nil {
-		display.Table("images", result.Rows)
-	}
-	if closeErr := display.Close(); err == nil && closeErr != nil {
-		err = fmt.Errorf("showing the progress: %w", closeErr)
-	}
-	if profile != nil {
-		err = errors.Join(err, profile.end(display.Timeline(), secrets))
-	}
-	err = withFix(isolation, err)
-	if failed := summarize(w, result, err, display.Timeline(), secrets); err == nil && failed != nil {
-		err = failed
-	}
+	show, err := newShow(w, r.progress, secrets)
 	if err != nil {
-		annotateError(w, err, secrets)
-		return nil, &redactedError{err: err, text: progress.Redact(err.Error(), secrets)}
+		return nil, err
 	}
-	annotateWarnings(w, result.Warnings)
-	return result, nil
+	driver := &local.Driver{
+		Isolation: isolation, Registry: r.client, Progress: show, Secrets: values, Agents: agents,
+		Emulation: emulator.Require, LookupEnv: w.LookupEnv, Now: time.Now, Stdin: w.Stdin, Stdout: w.Stdout,
+	}
+	if r.with != nil {
+		r.with(driver)
+	}
+	result, err := driver.Build(ctx, r.options)
+	return show.end(result, withFix(isolation, err), profile)
 }
-
-// redactedError is an error without secrets in its text: that of a failed step
-// holds its command.
-type redactedError struct {
-	err  error
-	text string
-}
-
-func (e *redactedError) Error() string { return e.text }
-func (e *redactedError) Unwrap() error { return e.err }
