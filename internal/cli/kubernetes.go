@@ -46,7 +46,7 @@ func (c *buildCommand) onKubernetes(ctx context.Context, w *World, o build.Optio
 	if err != nil {
 		return nil, nil, err
 	}
-	k := &onCluster{buildCommand: c, w: w, client: client, show: &collector{Reporter: show}}
+	k := &onCluster{buildCommand: c, w: w, client: client, secrets: values, show: &collector{Reporter: show}}
 	result, err := k.build(ctx, o)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause // libraries report that they were cancelled, not why
@@ -61,6 +61,8 @@ type onCluster struct {
 	w      *World
 	client *registry.Client
 	show   *collector
+	// secrets are the build's.
+	secrets local.Secrets
 }
 
 func (k *onCluster) build(ctx context.Context, o build.Options) (*local.Result, error) {
@@ -90,7 +92,7 @@ func (k *onCluster) build(ctx context.Context, o build.Options) (*local.Result, 
 	if err := driver.Check(ctx, platforms); err != nil {
 		return nil, err
 	}
-	payloads, err := job.Prepare(ctx, job.From{Registry: k.client, LookupEnv: k.w.LookupEnv, Stdin: k.w.Stdin}, elsewhere(o))
+	payloads, err := job.Prepare(ctx, job.From{Registry: k.client, LookupEnv: k.w.LookupEnv, Secrets: k.secrets, Stdin: k.w.Stdin}, elsewhere(o))
 	if err != nil {
 		return nil, err
 	}

@@ -11,21 +11,15 @@ import (
 	"strings"
 
 	"github.com/org/kaniko-multiarch/internal/build"
-	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/sshagent"
 )
 
 // secrets packs the build's own secrets.
-func (p *packer) secrets() error {
-	values, err := local.ReadSecrets(p.in.Secrets, p.LookupEnv)
-	if err != nil {
-		return err
-	}
+func (p *packer) secrets() {
 	p.request.Options.Secrets = nil
 	for _, s := range p.in.Secrets {
-		p.request.Options.Secrets = append(p.request.Options.Secrets, build.Secret{ID: s.ID, File: p.hide("secret", values[s.ID])})
+		p.request.Options.Secrets = append(p.request.Options.Secrets, build.Secret{ID: s.ID, File: p.hide("secret", p.Secrets[s.ID])})
 	}
-	return nil
 }
 
 // agents packs the keys of SSH agents. A socket leads to a process of this machine.

@@ -21,8 +21,10 @@ import (
 // From is the machine that sends a build away.
 type From struct {
 	Registry *registry.Client
-	// LookupEnv finds the values of secrets, and what logs in to a git server.
+	// LookupEnv finds what logs in to a git server.
 	LookupEnv func(string) (string, bool)
+	// Secrets are those of the build. A file of one may be a pipe: it is read once.
+	Secrets local.Secrets
 	// Stdin may have the context; nil is empty.
 	Stdin io.Reader
 	// SpoolDir takes large files for a while; empty is the system's directory for
@@ -55,7 +57,8 @@ func Prepare(ctx context.Context, from From, o build.Options) (map[string]Payloa
 		in: o, request: Request{Options: o, Files: map[string][]byte{}, Hidden: map[string]string{}, Variables: map[string]string{}},
 		secret: map[string][]byte{},
 	}
-	for _, pack := range []func() error{p.secrets, p.agents, p.certificates} {
+	p.secrets()
+	for _, pack := range []func() error{p.agents, p.certificates} {
 		if err := pack(); err != nil {
 			return nil, err
 		}

@@ -43,6 +43,15 @@ func from(t *testing.T, env map[string]string) (From, string) {
 	return From{Registry: client, LookupEnv: lookup, SpoolDir: t.TempDir()}, strings.TrimPrefix(s.URL, "http://")
 }
 
+// prepare reads the secrets first, as a driver does.
+func prepare(t *testing.T, f From, o build.Options) (map[string]Payload, error) {
+	t.Helper()
+	var err error
+	f.Secrets, err = local.ReadSecrets(o.Secrets, f.LookupEnv)
+	assert.NilError(t, err)
+	return Prepare(t.Context(), f, o)
+}
+
 // write makes a file, and returns its path.
 func write(t *testing.T, dir, name, data string) string {
 	t.Helper()
@@ -205,7 +214,7 @@ func TestPrepare_every_field(t *testing.T) {
 		in.CacheFrom[i].Ref, in.CacheTo[i].Ref = host+"/from", host+"/to"
 	}
 	in.CacheRepo, in.StateDir = host+"/cache", "/state"
-	payloads, err := Prepare(t.Context(), f, in)
+	payloads, err := prepare(t, f, in)
 	assert.NilError(t, err)
 	s, err := payloads["linux/arm64"].Request.Encode()
 	assert.NilError(t, err)
@@ -254,7 +263,6 @@ func TestPrepare_refuses(t *testing.T) {
 		{"authority", func(o *build.Options) {
 			o.Registries.Certificates = map[string]string{"h": filepath.Join(dir, "Dockerfile")}
 		}, "no certificate"},
-		{"secret", func(o *build.Options) { o.Secrets = []build.Secret{{ID: "x", Env: "ABSENT"}} }, "ABSENT is not set"},
 		{"large_secret", func(o *build.Options) {
 			o.Secrets = []build.Secret{{ID: "x", File: write(t, t.TempDir(), "s", strings.Repeat("x", maxSecret+1))}}
 		}, "a Secret of Kubernetes holds"},
@@ -267,7 +275,7 @@ func TestPrepare_refuses(t *testing.T) {
 			f, host := from(t, nil)
 			o := build.Options{Context: dir, Platforms: []string{"linux/amd64"}, Destinations: []string{host + "/app:1"}}
 			tc.set(&o)
-			_, err := Prepare(t.Context(), f, o)
+			_, err := prepare(t, f, o)
 			assert.ErrorContains(t, err, tc.want)
 			var input *local.InputError
 			assert.Check(t, errors.As(err, &input), "%T", err)
@@ -314,7 +322,7 @@ func TestPrepare_secrets(t *testing.T) {
 			ClientCerts:  map[string]build.ClientCert{host: {Cert: write(t, dir, "cert", cert+key), Key: write(t, dir, "key", key)}},
 		},
 	}
-	payloads, err := Prepare(t.Context(), f, o)
+	payloads, err := prepare(t, f, o)
 	assert.NilError(t, err)
 	assert.Assert(t, is.Len(payloads, 2))
 	p := payloads["linux/arm64"]
@@ -401,7 +409,7 @@ func TestPrepare_dockerfile(t *testing.T) {
 			if tc.given != "" {
 				o.Dockerfile = filepath.Join(dir, tc.given)
 			}
-			payloads, err := Prepare(t.Context(), f, o)
+			payloads, err := prepare(t, f, o)
 			assert.NilError(t, err)
 			r := payloads["linux/amd64"].Request
 			fetched := t.TempDir()
@@ -427,7 +435,7 @@ func TestPrepare_dockerfile(t *testing.T) {
 			} else {
 				o.Dockerfile = filepath.Join(dir, "D")
 			}
-			again, err := Prepare(t.Context(), f, o)
+			again, err := prepare(t, f, o)
 			assert.NilError(t, err)
 			assert.Check(t, is.Equal(again["linux/amd64"].Request.Options.Context, r.Options.Context))
 		})
@@ -470,7 +478,7 @@ func TestPrepare_repository(t *testing.T) {
 			f, host := from(t, nil)
 			o := build.Options{Context: dir, Platforms: []string{"linux/amd64"}, Destinations: []string{host + "/app:1", host + "/other:1"}}
 			tc.set(&o, host)
-			payloads, err := Prepare(t.Context(), f, o)
+			payloads, err := prepare(t, f, o)
 			assert.NilError(t, err)
 			assert.Check(t, strings.HasPrefix(payloads["linux/amd64"].Request.Options.Context, ocicontext.Scheme+host+tc.want), payloads["linux/amd64"].Request.Options.Context)
 		})
@@ -484,7 +492,7 @@ func TestPrepare_hides_credentials(t *testing.T) {
 	write(t, dir, "Dockerfile", "FROM scratch\n")
 	write(t, dir, "auth/config.json", "{}")
 	f, host := from(t, map[string]string{"DOCKER_CONFIG": filepath.Join(dir, "auth")})
-	payloads, err := Prepare(t.Context(), f, build.Options{Context: dir, Platforms: []string{"linux/amd64"}, Image: host + "/app"})
+	payloads, err := prepare(t, f, build.Options{Context: dir, Platforms: []string{"linux/amd64"}, Image: host + "/app"})
 	assert.NilError(t, err)
 	fetched := t.TempDir()
 	assert.NilError(t, ocicontext.Fetch(t.Context(), f.Registry, strings.TrimPrefix(payloads["linux/amd64"].Request.Options.Context, ocicontext.Scheme), fetched))

@@ -12,6 +12,7 @@ import (
 	is "gotest.tools/v3/assert/cmp"
 
 	"github.com/org/kaniko-multiarch/internal/build"
+	"github.com/org/kaniko-multiarch/internal/driver/local"
 	"github.com/org/kaniko-multiarch/internal/job"
 	"github.com/org/kaniko-multiarch/internal/registry"
 )
@@ -26,9 +27,10 @@ func prepareWith(t *testing.T, o build.Options, env map[string]string, stdin io.
 	t.Helper()
 	client, err := registry.New(registry.Options{HomeDir: t.TempDir(), Getenv: func(string) string { return "" }})
 	assert.NilError(t, err)
-	payloads, err := job.Prepare(t.Context(), job.From{
-		Registry: client, LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }, SpoolDir: t.TempDir(), Stdin: stdin,
-	}, o)
+	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+	secrets, err := local.ReadSecrets(o.Secrets, lookup)
+	assert.NilError(t, err)
+	payloads, err := job.Prepare(t.Context(), job.From{Registry: client, LookupEnv: lookup, Secrets: secrets, SpoolDir: t.TempDir(), Stdin: stdin}, o)
 	assert.NilError(t, err)
 	return payloads
 }
