@@ -3,7 +3,6 @@ package matrix_test
 import (
 	"encoding/json"
 	"errors"
-	"os/exec"
 	"path"
 	"strings"
 	"testing"
@@ -300,17 +299,6 @@ func TestGitLabRunners(t *testing.T) {
 	assert.NilError(t, err)
 	assert.DeepEqual(t, []matrix.Mode{rows[0].Mode, rows[1].Mode, rows[2].Mode}, []matrix.Mode{matrix.Native, matrix.Native, matrix.QEMU})
 	assert.DeepEqual(t, rows[1].Runner.Labels, []string{"saas-linux-small-arm64"})
-}
-
-func TestLinksNoEngine(t *testing.T) {
-	t.Parallel()
-	out, err := exec.Command("go", "list", "-deps", ".").Output()
-	assert.NilError(t, err)
-	for dep := range strings.Lines(string(out)) {
-		for _, forbidden := range []string{"github.com/moby/buildkit", "/internal/engine", "/internal/sandbox", "/internal/rootfs", "/internal/registry", "kaniko-multiarch/internal/cli"} {
-			assert.Check(t, !strings.Contains(dep, forbidden), dep)
-		}
-	}
 }
 
 func platforms(t *testing.T, s string) []ocispecs.Platform {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -412,16 +411,5 @@ func refuse(ops ...string) func(string, registry.Ref) error {
 			return fmt.Errorf("%s %s: %w", op, ref, registry.ErrDenied)
 		}
 		return nil
-	}
-}
-
-func TestLinksNoEngine(t *testing.T) {
-	t.Parallel()
-	out, err := exec.Command("go", "list", "-deps", ".").Output()
-	assert.NilError(t, err)
-	for dep := range strings.Lines(string(out)) {
-		for _, forbidden := range []string{"github.com/moby/buildkit", "/internal/frontend", "/internal/engine", "/internal/sandbox", "/internal/rootfs", "/internal/build", "kaniko-multiarch/internal/cli"} {
-			assert.Check(t, !strings.Contains(dep, forbidden), dep)
-		}
 	}
 }

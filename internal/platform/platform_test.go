@@ -1,7 +1,6 @@
 package platform_test
 
 import (
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -205,17 +204,6 @@ func TestHost(t *testing.T) {
 	parsed, err := platform.Parse(platform.Format(host))
 	assert.NilError(t, err)
 	assert.Check(t, platform.Equal(parsed, host))
-}
-
-func TestImportsNothingOfOurs(t *testing.T) {
-	t.Parallel()
-	out, err := exec.Command("go", "list", "-deps", ".").Output()
-	assert.NilError(t, err)
-	for dep := range strings.Lines(string(out)) {
-		dep = strings.TrimSpace(dep)
-		ours := strings.HasPrefix(dep, "github.com/org/kaniko-multiarch/") && dep != "github.com/org/kaniko-multiarch/internal/platform"
-		assert.Check(t, !ours && !strings.HasPrefix(dep, "github.com/moby/buildkit"), dep)
-	}
 }
 
 func names(list []ocispecs.Platform) []string {

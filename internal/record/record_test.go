@@ -3,7 +3,6 @@ package record_test
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -389,17 +388,6 @@ func TestKey_readable_part(t *testing.T) {
 		key := record.Key(record.Identity{Image: image})
 		assert.Check(t, strings.HasPrefix(key, want) && len(key) == len(want)+6, "%q: %s", image, key)
 		assert.NilError(t, record.ValidKey(key))
-	}
-}
-
-func TestImportsNothingOfOurs(t *testing.T) {
-	t.Parallel()
-	out, err := exec.Command("go", "list", "-deps", ".").Output()
-	assert.NilError(t, err)
-	for dep := range strings.Lines(string(out)) {
-		dep = strings.TrimSpace(dep)
-		ours := strings.HasPrefix(dep, "github.com/org/kaniko-multiarch/") && dep != "github.com/org/kaniko-multiarch/internal/record"
-		assert.Check(t, !ours && !strings.HasPrefix(dep, "github.com/moby/buildkit"), dep)
 	}
 }
 
