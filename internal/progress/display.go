@@ -53,7 +53,8 @@ type Options struct {
 	Groups Groups
 	// Redact are values of secrets. Each is replaced by *** in everything that
 	// is shown, and so is each line of 8 bytes or more of a value that has
-	// several lines. Values of white space only are ignored.
+	// several lines. Values of less than 3 bytes, but for white space around
+	// them, are ignored.
 	Redact []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time

@@ -8,6 +8,12 @@ import (
 // mask stands for a secret.
 const mask = "***"
 
+// minSecret is the length from which a value is a secret, in bytes. One or two
+// letters are in every line: masks in "linu***" and the like hide nothing, but
+// tell what they are, and no log could be read. Drone, Buildkite and GitLab have
+// such limits, too: 2, 6 and 8.
+const minSecret = 3
+
 // minSecretLine is the length from which a line of a secret is a secret by
 // itself. Shorter ones, the brackets of a JSON key, would mask half a log.
 const minSecretLine = 8
@@ -20,6 +26,9 @@ func newSecrets(values []string) secrets {
 	for _, v := range values {
 		// A file ends in a newline that programs strip before they show it.
 		v = strings.TrimRight(v, "\r\n")
+		if len(strings.TrimSpace(v)) < minSecret {
+			continue
+		}
 		s = s.add(v)
 		unix := strings.ReplaceAll(v, "\r\n", "\n")
 		s = s.add(unix)
