@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/org/kaniko-multiarch/internal/build"
 )
@@ -36,24 +34,12 @@ func (f cacheFlags) options(o *build.Options) error {
 
 // parseCache reads one cache; a local one is the directory that dir names.
 func parseCache(line, dir string) (build.CacheLocation, error) {
-	fields, err := csv.NewReader(strings.NewReader(line)).Read()
+	a, err := parseAttributes(line)
 	if err != nil {
 		return build.CacheLocation{}, err
 	}
-	if len(fields) == 1 && !strings.Contains(line, "=") {
+	if a == nil {
 		return build.CacheLocation{Ref: line}, nil
-	}
-	a := &attributes{values: map[string]string{}}
-	for _, field := range fields {
-		key, value, ok := strings.Cut(field, "=")
-		if !ok {
-			return build.CacheLocation{}, fmt.Errorf("%q: want KEY=VALUE", field)
-		}
-		key = strings.ToLower(strings.TrimSpace(key))
-		if _, ok := a.values[key]; ok {
-			return build.CacheLocation{}, fmt.Errorf("%s is given twice", key)
-		}
-		a.values[key] = value
 	}
 	kind := a.take("type")
 	var l build.CacheLocation

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -178,12 +179,9 @@ func (c *collector) Warn(w progress.Warning) {
 	c.Reporter.Warn(w)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, known := range c.warnings {
-		if known == w {
-			return // every platform has it
-		}
+	if !slices.Contains(c.warnings, w) { // every platform has it
+		c.warnings = append(c.warnings, w)
 	}
-	c.warnings = append(c.warnings, w)
 }
 
 func (c *collector) list() []progress.Warning {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/csv"
 	"fmt"
 	"io"
 	"os"
@@ -47,36 +46,19 @@ type outputParser struct {
 }
 
 func (p *outputParser) parse(line string) error {
-	fields, err := csv.NewReader(strings.NewReader(line)).Read()
-	if err != nil {
+	a, err := parseAttributes(line)
+	switch {
+	case err != nil:
 		return err
+	case a != nil:
+		return p.output(a)
+	case line == "-":
+		return p.add(build.Output{Type: "tar", Dest: "-"})
 	}
-	if len(fields) == 1 && !strings.Contains(line, "=") {
-		if line == "-" {
-			return p.add(build.Output{Type: "tar", Dest: "-"})
-		}
-		return p.add(build.Output{Type: "local", Dest: line})
-	}
-	attrs := map[string]string{}
-	for _, field := range fields {
-		key, value, ok := strings.Cut(field, "=")
-		if !ok {
-			return fmt.Errorf("%q: want KEY=VALUE", field)
-		}
-		key = strings.ToLower(strings.TrimSpace(key))
-		if i := strings.IndexAny(key, ".["); i >= 0 {
-			key = key[:i] + strings.TrimSpace(field[:strings.IndexByte(field, '=')])[i:] // an annotation's name
-		}
-		if _, ok := attrs[key]; ok && key != "name" {
-			return fmt.Errorf("%s is given twice", key)
-		}
-		attrs[key] = value
-	}
-	return p.output(attrs)
+	return p.add(build.Output{Type: "local", Dest: line})
 }
 
-func (p *outputParser) output(attrs map[string]string) error {
-	a := &attributes{values: attrs}
+func (p *outputParser) output(a *attributes) error {
 	out := build.Output{Type: a.take("type"), Dest: a.take("dest")}
 	switch out.Type {
 	case "local", "tar":
@@ -226,27 +208,6 @@ func annotationLine(key, value string) (string, bool) {
 	return place + ":" + rest[end+1:] + "=" + value, true
 }
 
-// attributes are the keys of one output; what is taken is gone.
-type attributes struct {
-	values map[string]string
-	err    error
-}
-
-func (a *attributes) keys() []string {
-	var out []string
-	for k := range a.values {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
-
-func (a *attributes) take(key string) string {
-	v := a.values[key]
-	delete(a.values, key)
-	return v
-}
-
 // once takes what all outputs must agree on.
 func (a *attributes) once(p *outputParser, key string) string {
 	v := a.take(key)
@@ -261,31 +222,6 @@ func (a *attributes) once(p *outputParser, key string) string {
 	}
 	p.set[key] = v
 	return v
-}
-
-// flag takes a boolean; nil when it is not given.
-func (a *attributes) flag(key string) *bool {
-	v, ok := a.values[key]
-	if !ok {
-		return nil
-	}
-	delete(a.values, key)
-	b, err := strconv.ParseBool(v)
-	if err != nil {
-		a.err = fmt.Errorf("%s=%s: use true or false", key, v)
-		return nil
-	}
-	return &b
-}
-
-func (a *attributes) rest(kind string) error {
-	if a.err != nil {
-		return a.err
-	}
-	if keys := a.keys(); len(keys) > 0 {
-		return fmt.Errorf("%s is unknown for type=%s", keys[0], kind)
-	}
-	return nil
 }
 
 // toStdout reports whether standard output gets an archive; it then gets nothing

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -135,12 +136,7 @@ func (r *Relay) Close(err error) {
 }
 
 func (r *Relay) end(id digest.Digest) {
-	for i, other := range r.running {
-		if other == id {
-			r.running = append(r.running[:i], r.running[i+1:]...)
-			return
-		}
-	}
+	r.running = slices.DeleteFunc(r.running, func(other digest.Digest) bool { return other == id })
 }
 
 func (r *Relay) id(vertex string) digest.Digest {
