@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"github.com/org/kaniko-multiarch/internal/ci"
+	"github.com/org/kaniko-multiarch/internal/newfile"
 	"github.com/org/kaniko-multiarch/internal/record"
 	"github.com/org/kaniko-multiarch/internal/sandbox"
 )
@@ -69,12 +68,12 @@ func uploadRecords(ctx context.Context, w *World, records []record.Record) error
 	return nil
 }
 
-// downloadRecords fetches the records of all builds of the run, or of those of
-// a key, into a directory, which the caller removes.
-func downloadRecords(ctx context.Context, w *World, key string) (dir string, err error) {
+// downloadRecords fetches the files of all builds of the run, or of those of a
+// key.
+func downloadRecords(ctx context.Context, w *World, key string) (map[string][]byte, error) {
 	store, err := openArtifacts(w)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	prefix := artifactPrefix
 	if key != "" {
@@ -82,35 +81,32 @@ func downloadRecords(ctx context.Context, w *World, key string) (dir string, err
 	}
 	found, err := store.Download(ctx, prefix)
 	if err != nil {
-		return "", fmt.Errorf("handover: %w", err)
+		return nil, fmt.Errorf("handover: %w", err)
 	}
 	if len(found) == 0 {
-		return "", usagef("handover: the run has no artifact %s*: build with handover: artifact, and let this job need the jobs that build", prefix)
+		return nil, usagef("handover: the run has no artifact %s*: build with handover: artifact, and let this job need the jobs that build", prefix)
 	}
-	dir, err = tempDir("kma-records-")
+	files := map[string][]byte{}
+	for artifact, content := range found {
+		for name, data := range content {
+			// Names from outside are no paths until they are looked at.
+			if name = filepath.Join(artifact, name); filepath.IsLocal(name) {
+				files[name] = data
+			}
+		}
+	}
+	return files, nil
+}
+
+// storeRecords puts files into a directory, which the caller removes.
+func storeRecords(files map[string][]byte) (string, error) {
+	dir, err := tempDir("kma-records-")
 	if err != nil {
 		return "", err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
-	}()
-	for _, artifact := range slices.Sorted(maps.Keys(found)) {
-		// Names from outside are no paths until they are looked at.
-		if !filepath.IsLocal(artifact) || filepath.Base(artifact) != artifact {
-			continue
-		}
-		if err := os.Mkdir(filepath.Join(dir, artifact), 0o755); err != nil {
-			return "", err
-		}
-		for name, data := range found[artifact] {
-			if filepath.Base(name) != name || !filepath.IsLocal(name) {
-				continue
-			}
-			if err := os.WriteFile(filepath.Join(dir, artifact, name), data, 0o644); err != nil {
-				return "", err
-			}
+	for name, data := range files {
+		if err := newfile.Put(filepath.Join(dir, name), data); err != nil {
+			return "", errors.Join(err, os.RemoveAll(dir))
 		}
 	}
 	return dir, nil

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -44,13 +42,20 @@ func (c *buildCommand) handOver(ctx context.Context, w *World, client *registry.
 // takeOver fetches the records into a directory, which the caller removes. It is
 // empty where they are in files already.
 func (c *mergeCommand) takeOver(ctx context.Context, w *World, client *registry.Client) (string, error) {
+	var files map[string][]byte
+	var err error
 	switch c.Handover {
 	case "artifact":
-		return downloadRecords(ctx, w, c.Key)
+		files, err = downloadRecords(ctx, w, c.Key)
 	case "registry":
-		return c.pullRecords(ctx, w, client)
+		files, err = c.pullRecords(ctx, w, client)
+	default:
+		return "", nil
 	}
-	return "", nil
+	if err != nil {
+		return "", err
+	}
+	return storeRecords(files)
 }
 
 // recordTag is where the record of a build is. It names the run, so that runs at
@@ -77,29 +82,21 @@ func pushRecord(ctx context.Context, client *registry.Client, r record.Record) e
 
 // pullRecords needs to know which there are: a registry cannot be asked for the
 // records of a run.
-func (c *mergeCommand) pullRecords(ctx context.Context, w *World, client *registry.Client) (dir string, err error) {
+func (c *mergeCommand) pullRecords(ctx context.Context, w *World, client *registry.Client) (map[string][]byte, error) {
 	list, err := platform.ParseList(splitList(c.Platform))
 	if err != nil {
-		return "", usagef("--platform: %w", err)
+		return nil, usagef("--platform: %w", err)
 	}
 	names := splitList(c.Destination)
 	if len(list) == 0 || len(names) == 0 {
-		return "", usagef("--handover=registry: give --platform and --destination: the records are looked for by them")
+		return nil, usagef("--handover=registry: give --platform and --destination: the records are looked for by them")
 	}
 	repo, err := registry.ParseRef(names[0])
 	if err != nil {
-		return "", usagef("--destination: %w", err)
+		return nil, usagef("--destination: %w", err)
 	}
 	repo = repo.WithTag("")
-	dir, err = tempDir("kma-records-")
-	if err != nil {
-		return "", err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
-	}()
+	files := map[string][]byte{}
 	run := ci.Detect(ctx, w.Getenv, ".").ID
 	for _, p := range list {
 		slug := record.Record{Platform: platform.Format(p)}.Slug()
@@ -108,13 +105,11 @@ func (c *mergeCommand) pullRecords(ctx context.Context, w *World, client *regist
 			continue // merge says what is missing
 		}
 		if err != nil {
-			return "", fmt.Errorf("handover: the record of %s: %w", platform.Format(p), err)
+			return nil, fmt.Errorf("handover: the record of %s: %w", platform.Format(p), err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, slug+".json"), data, 0o644); err != nil {
-			return "", err
-		}
+		files[slug+".json"] = data
 	}
-	return dir, nil
+	return files, nil
 }
 
 // maxRecord is in bytes.
