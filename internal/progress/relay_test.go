@@ -3,6 +3,8 @@ package progress
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -60,4 +62,60 @@ func TestRelay_cut_off(t *testing.T) {
 	assert.NilError(t, here.Close())
 	assert.Check(t, is.Contains(out.String(), "CANCELED"))
 	assert.Check(t, is.Contains(out.String(), `{"event":"plan"`))
+}
+
+// told writes down what a reporter is told, with the first letters of vertices.
+type told struct{ bytes.Buffer }
+
+func (b *told) say(what string, id digest.Digest, args ...any) {
+	fmt.Fprintln(b, append([]any{what, id.Encoded()[:4]}, args...)...)
+}
+
+func (b *told) Plan(list ...Vertex) {
+	for _, v := range list {
+		b.say("plan", v.ID, v.Name, len(v.Inputs))
+	}
+}
+func (b *told) Start(id digest.Digest)                        { b.say("start", id) }
+func (b *told) Done(id digest.Digest, cached bool, err error) { b.say("done", id, cached, err) }
+func (b *told) Log(digest.Digest, int) io.Writer              { return b }
+func (b *told) Warn(w Warning)                                { fmt.Fprintln(b, "warn", w, w.Detail) }
+func (b *told) Status(id digest.Digest, n string, c, t int64, d bool) {
+	b.say("status", id, n, c, t, d)
+}
+
+func TestRelay_events(t *testing.T) {
+	t.Parallel()
+	id := func(salt, vertex string) string { return digest.FromString(salt + "\x00" + vertex).Encoded()[:4] }
+	a, b := id("job", "a"), id("job", "b")
+	for _, tc := range []struct {
+		name  string
+		lines []string
+		err   error
+		want  string
+	}{
+		{"plan", []string{`{"event":"plan","vertex":"b","name":"[2/2] RUN","inputs":["a"]}`}, nil, "plan " + b + " [here 2/2] RUN 1\n"},
+		{"named_already", []string{`{"event":"plan","vertex":"a","name":"[here 1/2] RUN"}`}, nil, "plan " + a + " [here 1/2] RUN 0\n"},
+		{"no_brackets", []string{`{"event":"plan","vertex":"a","name":"exporting"}`}, nil, "plan " + a + " [here] exporting 0\n"},
+		{"ended", []string{`{"event":"start","vertex":"a"}`, `{"event":"done","vertex":"a","cached":true}`}, nil, "start " + a + "\ndone " + a + " true <nil>\n"},
+		{"failed", []string{`{"event":"done","vertex":"a","error":"no"}`}, errors.New("no"), "done " + a + " false no\n"},
+		{"cancelled", []string{`{"event":"done","vertex":"a","error":"no","canceled":true}`}, nil, "done " + a + " false context canceled\n"},
+		{"status", []string{`{"event":"status","vertex":"a","name":"layer","current":1,"total":2,"done":true}`}, nil, "status " + a + " layer 1 2 true\n"},
+		{"log", []string{`{"event":"log","vertex":"a","stream":2,"data":"/w=="}`, `{"event":"log","vertex":"a","text":"x"}`}, nil, "\xffx"},
+		{"warning", []string{`{"event":"warning","file":"f","line":2,"text":"t","url":"u","detail":"d"}`}, nil, "warn f:2: t (u) d\n"},
+		{"image", []string{`{"event":"image","platform":"linux/arm64"}`}, nil, ""},
+		{"cut_off", []string{`{"event":"start","vertex":"a"}`, `{"event":"start","vertex":"b"}`, `{"event":"done","vertex":"a"}`}, errors.New("lost"),
+			"start " + a + "\nstart " + b + "\ndone " + a + " false <nil>\ndone " + b + " false context canceled\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var got told
+			r := NewRelay(&got, "here", "job")
+			for _, line := range tc.lines {
+				r.Line([]byte(line))
+			}
+			r.Close(tc.err)
+			assert.Check(t, is.Equal(got.String(), tc.want))
+		})
+	}
 }
