@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 	"gotest.tools/v3/assert"
@@ -36,6 +37,7 @@ func TestResult(t *testing.T) {
 		{name: "built", in: Result{Record: aRecord(), LayersReused: 1, LayersBuilt: 2, ImageSize: 3}},
 		{name: "failed", in: Result{ExitCode: 1, StepCode: &step, Error: "line 3: RUN false <&>"}},
 		{name: "long_error", in: Result{ExitCode: 3, Error: "begin" + strings.Repeat("é", 4000) + "end"}, shortened: true},
+		{name: "long_error_further", in: Result{ExitCode: 3, Error: "begin." + strings.Repeat("é", 4000) + ".end"}, shortened: true},
 		{name: "binary_error", in: Result{ExitCode: 3, Error: "begin" + strings.Repeat("\x01\xff", 4000) + "end"}, shortened: true},
 		{name: "long_error_with_record", in: Result{Record: aRecord(), ExitCode: 5, Error: "begin" + strings.Repeat("x", 9000) + "end"}, shortened: true},
 		{name: "large_annotations", in: Result{Record: large}, bare: true},
@@ -53,6 +55,7 @@ func TestResult(t *testing.T) {
 			if tc.shortened {
 				assert.Check(t, len(data) > MaxResult-200, "only %d bytes are used", len(data))
 				assert.Check(t, strings.HasPrefix(got.Error, "begin") && strings.HasSuffix(got.Error, "end") && strings.Contains(got.Error, cut), got.Error)
+				assert.Check(t, strings.Contains(tc.in.Error, "\xff") || !strings.ContainsRune(got.Error, utf8.RuneError), "a character is cut: %s", got.Error)
 				want.Error = got.Error
 			}
 			if tc.bare {
