@@ -102,9 +102,9 @@ func TestClusterDriver_no_usable_node(t *testing.T) {
 		instead string
 		node    string
 	}{
-		{"cordoned", []string{"cordon", "node-arm64"}, []string{"uncordon", "node-arm64"}, "1 of this architecture cordoned", "--require-native-nodes=false", "node-amd64"},
+		{"cordoned", []string{"cordon", "node-arm64"}, []string{"uncordon", "node-arm64"}, "cordoned: node-arm64", "--require-native-nodes=false", "node-amd64"},
 		{"tainted", []string{"taint", "node", "node-arm64", "spot=yes:NoSchedule"}, []string{"taint", "node", "node-arm64", "spot-"},
-			"1 of this architecture tainted spot=yes:NoSchedule", "--k8s-toleration=spot=yes:NoSchedule", "node-arm64"},
+			"tainted spot=yes:NoSchedule: node-arm64", "--k8s-toleration=spot=yes:NoSchedule", "node-arm64"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c.kubectl(t, "", tt.do...)

@@ -73,12 +73,12 @@ func (d *Driver) placeOne(t Task, nodes []corev1.Node) (string, error) {
 		return "", err
 	}
 	fit := map[string]bool{}
-	refused := map[string]int{}
+	refused := map[string][]string{}
 	for _, n := range nodes {
 		arch := n.Labels[corev1.LabelArchStable]
 		if why := unfit(&pod, &n); why != "" {
 			if native(arch, want) {
-				refused[why]++
+				refused[why] = append(refused[why], n.Name)
 			}
 			continue
 		}
@@ -94,7 +94,7 @@ func (d *Driver) placeOne(t Task, nodes []corev1.Node) (string, error) {
 		}
 	}
 	if !d.settings.RequireNative && len(fit) > 0 {
-		d.warn(fmt.Sprintf("%s: no node is native (%s): the Job goes to another, which needs an emulator for its steps", t.Platform, found(fit, refused)))
+		d.warnf("%s: no node is native (%s): the Job goes to another, which needs an emulator for its steps", t.Platform, found(fit, refused))
 		return "", nil
 	}
 	fix := "add such a node or correct --k8s-toleration, --k8s-node-selector and --k8s-node-affinity; or emulate it with --require-native-nodes=false"
@@ -136,11 +136,19 @@ func ready(n *corev1.Node) bool {
 	})
 }
 
-// found describes what there is, for people.
-func found(fit map[string]bool, refused map[string]int) string {
+// mostNames is how many nodes an error names: a cluster has them by the hundred.
+const mostNames = 5
+
+// found describes what there is, for people: the architectures of nodes that fit,
+// and why nodes of the right one do not.
+func found(fit map[string]bool, refused map[string][]string) string {
 	var parts []string
 	for _, why := range slices.Sorted(maps.Keys(refused)) {
-		parts = append(parts, fmt.Sprintf("%d of this architecture %s", refused[why], why))
+		names := slices.Sorted(slices.Values(refused[why]))
+		if more := len(names) - mostNames; more > 0 {
+			names = append(names[:mostNames], fmt.Sprintf("%d more", more))
+		}
+		parts = append(parts, why+": "+strings.Join(names, ", "))
 	}
 	if len(fit) > 0 {
 		parts = append(parts, "usable nodes are of "+strings.Join(slices.Sorted(maps.Keys(fit)), ", "))

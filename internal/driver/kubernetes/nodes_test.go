@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -31,6 +32,12 @@ func notReady(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.Condition
 func tainted(n *corev1.Node) {
 	n.Spec.Taints = []corev1.Taint{{Key: "builds", Value: "arm", Effect: corev1.TaintEffectNoSchedule}}
 }
+func sevenCordoned() (out []runtime.Object) {
+	for i := range 7 {
+		out = append(out, node("arm64", cordoned, func(n *corev1.Node) { n.Name = fmt.Sprintf("node-arm64-%d", 7-i) }))
+	}
+	return out
+}
 func pool(n *corev1.Node) { n.Labels["pool"] = "a" }
 
 func TestPlace(t *testing.T) {
@@ -45,9 +52,10 @@ func TestPlace(t *testing.T) {
 		{"none", "linux/arm64", []runtime.Object{node("amd64")}, nil, "", "linux/arm64: no node of the cluster can build it natively (usable nodes are of amd64)"},
 		{"emulated", "linux/arm64", []runtime.Object{node("amd64")}, func(c *Config) { c.RequireNative = false }, "", ""},
 		{"emulated_nowhere", "linux/arm64", []runtime.Object{node("amd64", cordoned)}, func(c *Config) { c.RequireNative = false }, "", "no other node is usable"},
-		{"cordoned", "linux/arm64", []runtime.Object{node("amd64"), node("arm64", cordoned)}, nil, "", "1 of this architecture cordoned"},
-		{"not_ready", "linux/arm64", []runtime.Object{node("arm64", notReady)}, nil, "", "not ready"},
-		{"tainted", "linux/arm64", []runtime.Object{node("arm64", tainted)}, nil, "", "tainted builds=arm:NoSchedule"},
+		{"cordoned", "linux/arm64", []runtime.Object{node("amd64"), node("arm64", cordoned)}, nil, "", "(cordoned: node-arm64; usable nodes are of amd64): make that node usable (kubectl uncordon)"},
+		{"many", "linux/arm64", sevenCordoned(), nil, "", "cordoned: node-arm64-1, node-arm64-2, node-arm64-3, node-arm64-4, node-arm64-5, 2 more; no other"},
+		{"not_ready", "linux/arm64", []runtime.Object{node("arm64", notReady)}, nil, "", "not ready: node-arm64"},
+		{"tainted", "linux/arm64", []runtime.Object{node("arm64", tainted)}, nil, "", "tainted builds=arm:NoSchedule: node-arm64"},
 		{"tolerated", "linux/arm64", []runtime.Object{node("arm64", tainted)}, func(c *Config) { c.Tolerations = []string{"builds"} }, "arm64", ""},
 		{"other_taint_tolerated", "linux/arm64", []runtime.Object{node("arm64", tainted)}, func(c *Config) { c.Tolerations = []string{"builds=x86"} }, "", "tainted"},
 		{"selected", "linux/arm64", []runtime.Object{node("arm64", pool)}, func(c *Config) { c.NodeSelector = []string{"pool=a"} }, "arm64", ""},
