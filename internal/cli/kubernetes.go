@@ -90,7 +90,8 @@ func (k *onCluster) build(ctx context.Context, o build.Options) (*local.Result, 
 	for _, p := range target.Platforms {
 		platforms = append(platforms, platform.Format(p))
 	}
-	if err := driver.Check(ctx, platforms); err != nil {
+	places, err := driver.Place(ctx, platforms)
+	if err != nil {
 		return nil, err
 	}
 	payloads, err := job.Prepare(ctx, job.From{Registry: k.client, LookupEnv: k.w.LookupEnv, Secrets: k.secrets, Stdin: k.w.Stdin}, elsewhere(o))
@@ -99,7 +100,7 @@ func (k *onCluster) build(ctx context.Context, o build.Options) (*local.Result, 
 	}
 	var tasks []kubernetes.Task
 	for _, p := range platforms {
-		t, err := k.task(p, payloads[p])
+		t, err := k.task(p, places[p], payloads[p])
 		if err != nil {
 			return nil, err
 		}
@@ -132,7 +133,7 @@ func elsewhere(o build.Options) build.Options {
 }
 
 // task is what the pod of a platform is told.
-func (k *onCluster) task(name string, p job.Payload) (kubernetes.Task, error) {
+func (k *onCluster) task(name, arch string, p job.Payload) (kubernetes.Task, error) {
 	request, err := p.Request.Encode()
 	if err != nil {
 		return kubernetes.Task{}, &usage{err}
@@ -144,7 +145,7 @@ func (k *onCluster) task(name string, p job.Payload) (kubernetes.Task, error) {
 	if k.Verbose {
 		args = append(args, "--verbose")
 	}
-	return kubernetes.Task{Platform: name, Args: append(args, "--request="+request), Secret: p.Secret, SecretDir: job.SecretDir}, nil
+	return kubernetes.Task{Platform: name, Arch: arch, Args: append(args, "--request="+request), Secret: p.Secret, SecretDir: job.SecretDir}, nil
 }
 
 // answers are those of the Jobs, by platform.

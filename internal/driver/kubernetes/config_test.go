@@ -27,7 +27,7 @@ func newDriver(t *testing.T, c Config) *Driver {
 }
 
 func aTask() Task {
-	return Task{Platform: "linux/arm64", Args: []string{"job", "--request=x"}}
+	return Task{Platform: "linux/arm64", Arch: "arm64", Args: []string{"job", "--request=x"}}
 }
 
 // Every field of a Config is seen in the Job, or is of those that say what the driver
@@ -44,7 +44,7 @@ func TestConfig_reaches_the_job(t *testing.T) {
 		"PriorityClass": "low", "RuntimeClass": "gvisor", "Template": file, "Deadline": time.Minute, "Lease": time.Minute, "TTL": time.Minute,
 	}
 	jobOf := func(c Config) string {
-		job, err := newDriver(t, c).job("name", aTask(), "arm64")
+		job, err := newDriver(t, c).job("name", aTask())
 		assert.NilError(t, err)
 		data, err := json.Marshal(job)
 		assert.NilError(t, err)
@@ -108,7 +108,7 @@ func TestPod(t *testing.T) {
 	c.RegistrySecrets = []string{"first", "second:key"}
 	task := aTask()
 	task.Secret, task.SecretDir = map[string][]byte{"a": []byte("b")}, "/kaniko/job"
-	pod, err := newDriver(t, c).pod("name", task, "arm64")
+	pod, err := newDriver(t, c).pod("name", task)
 	assert.NilError(t, err)
 	spec, ours := pod.Spec, container(&pod.Spec)
 	assert.Check(t, is.DeepEqual(spec.NodeSelector, map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64"}))
@@ -171,7 +171,7 @@ func TestTemplate(t *testing.T) {
 			}
 			assert.NilError(t, err)
 			d.run = "run"
-			pod, err := d.pod("name", aTask(), "arm64")
+			pod, err := d.pod("name", aTask())
 			assert.NilError(t, err)
 			tc.check(t, pod)
 		})

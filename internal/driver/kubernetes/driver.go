@@ -66,18 +66,8 @@ func New(cluster *Cluster, c Config) (*Driver, error) {
 	_, _ = rand.Read(b[:]) // never fails
 	d.run = hex.EncodeToString(b[:])
 	// What is wrong with the template shows before anything is sent.
-	_, err = d.pod("x", Task{Platform: "linux/amd64", Args: []string{"job"}}, "amd64")
+	_, err = d.pod("x", Task{Platform: "linux/amd64", Args: []string{"job"}})
 	return d, err
-}
-
-// Check finds, before anything is sent or started, what no node could build.
-func (d *Driver) Check(ctx context.Context, platforms []string) error {
-	var tasks []Task
-	for _, p := range platforms {
-		tasks = append(tasks, Task{Platform: p})
-	}
-	_, err := d.place(ctx, tasks)
-	return err
 }
 
 // Run has all tasks done, and returns the pods' messages by platform. When one
@@ -85,10 +75,6 @@ func (d *Driver) Check(ctx context.Context, platforms []string) error {
 // server was out of reach; then the cluster ends and removes the Jobs itself, after
 // the lease and the time to live.
 func (d *Driver) Run(ctx context.Context, tasks []Task) (map[string]string, error) {
-	places, err := d.place(ctx, tasks)
-	if err != nil {
-		return nil, err
-	}
 	d.findOwner(ctx)
 	w, stop := d.watch(ctx)
 	defer stop()
@@ -103,7 +89,7 @@ func (d *Driver) Run(ctx context.Context, tasks []Task) (map[string]string, erro
 			if groupCtx.Err() != nil {
 				return context.Cause(groupCtx)
 			}
-			message, err := d.build(groupCtx, w, t, places[t.Platform])
+			message, err := d.build(groupCtx, w, t)
 			if err != nil {
 				return err
 			}

@@ -19,9 +19,9 @@ import (
 	"github.com/org/kaniko-multiarch/internal/platform"
 )
 
-// place finds for each task the architecture of the nodes to build it on; empty is
-// any. It refuses, before anything is started, what no node could run.
-func (d *Driver) place(ctx context.Context, tasks []Task) (map[string]string, error) {
+// Place finds for each platform the architecture of the nodes to build it on; empty
+// is any. It refuses, before anything is sent or started, what no node could build.
+func (d *Driver) Place(ctx context.Context, platforms []string) (map[string]string, error) {
 	var nodes *corev1.NodeList
 	err := d.try(ctx, func(ctx context.Context) error {
 		var err error
@@ -31,8 +31,8 @@ func (d *Driver) place(ctx context.Context, tasks []Task) (map[string]string, er
 	out := map[string]string{}
 	if apierrors.IsForbidden(err) {
 		d.warn("the cluster does not let this service account list nodes: whether each platform has one shows when its Job is to start")
-		for _, t := range tasks {
-			if out[t.Platform], err = usualArch(t.Platform); err != nil {
+		for _, p := range platforms {
+			if out[p], err = usualArch(p); err != nil {
 				return nil, err
 			}
 		}
@@ -41,12 +41,10 @@ func (d *Driver) place(ctx context.Context, tasks []Task) (map[string]string, er
 	if err != nil {
 		return nil, d.apiError("listing nodes", err)
 	}
-	for _, t := range tasks {
-		arch, err := d.placeOne(t, nodes.Items)
-		if err != nil {
+	for _, p := range platforms {
+		if out[p], err = d.placeOne(p, nodes.Items); err != nil {
 			return nil, err
 		}
-		out[t.Platform] = arch
 	}
 	return out, nil
 }
@@ -63,12 +61,12 @@ func usualArch(name string) (string, error) {
 	return p.Architecture, nil
 }
 
-func (d *Driver) placeOne(t Task, nodes []corev1.Node) (string, error) {
-	want, err := platform.Parse(t.Platform)
+func (d *Driver) placeOne(name string, nodes []corev1.Node) (string, error) {
+	want, err := platform.Parse(name)
 	if err != nil {
 		return "", &InputError{err}
 	}
-	pod, err := d.pod("x", t, "")
+	pod, err := d.pod("x", Task{Platform: name})
 	if err != nil {
 		return "", err
 	}
@@ -94,14 +92,14 @@ func (d *Driver) placeOne(t Task, nodes []corev1.Node) (string, error) {
 		}
 	}
 	if !d.settings.RequireNative && len(fit) > 0 {
-		d.warnf("%s: no node is native (%s): the Job goes to another, which needs an emulator for its steps", t.Platform, found(fit, refused))
+		d.warnf("%s: no node is native (%s): the Job goes to another, which needs an emulator for its steps", name, found(fit, refused))
 		return "", nil
 	}
 	fix := "add such a node or correct --k8s-toleration, --k8s-node-selector and --k8s-node-affinity; or emulate it with --require-native-nodes=false"
 	if len(refused) > 0 {
 		fix = "make that node usable (kubectl uncordon), or correct --k8s-toleration, --k8s-node-selector and --k8s-node-affinity; or emulate it with --require-native-nodes=false"
 	}
-	return "", &EnvironmentError{Platform: t.Platform, What: "no node of the cluster can build it natively (" + found(fit, refused) + ")", Fix: fix}
+	return "", &EnvironmentError{Platform: name, What: "no node of the cluster can build it natively (" + found(fit, refused) + ")", Fix: fix}
 }
 
 // native reports whether nodes with the label run programs of a platform.

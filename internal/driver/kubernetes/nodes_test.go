@@ -74,7 +74,7 @@ func TestPlace(t *testing.T) {
 			}
 			d := newDriver(t, c)
 			d.Client, d.Progress = fake.NewClientset(tc.nodes...), &told{}
-			got, err := d.place(t.Context(), []Task{{Platform: tc.platform}})
+			got, err := d.Place(t.Context(), []string{tc.platform})
 			if tc.err != "" {
 				assert.ErrorContains(t, err, tc.err)
 				_, ok := errors.AsType[*EnvironmentError](err)
@@ -96,7 +96,7 @@ func TestPlace_forbidden(t *testing.T) {
 	})
 	d, show := newDriver(t, usual()), &told{}
 	d.Client, d.Progress = client, show
-	got, err := d.place(t.Context(), []Task{{Platform: "linux/386"}, {Platform: "linux/arm/v7"}})
+	got, err := d.Place(t.Context(), []string{"linux/386", "linux/arm/v7"})
 	assert.NilError(t, err)
 	assert.Check(t, is.DeepEqual(got, map[string]string{"linux/386": "amd64", "linux/arm/v7": "arm"}))
 	assert.Check(t, is.Contains(show.text(), "does not let this service account list nodes"))

@@ -32,23 +32,24 @@ const (
 // overlayfs does not work on the container's own file system. A build in place
 // keeps its state on that, whatever is mounted.
 const (
-	stateVolume   = "state"
-	stateHome     = "/kaniko/cache"
-	secretVolume  = "job"
-	loginVolume   = "registry"
-	loginDir      = "/kaniko/.docker"
-	moreLoginDir  = "/kaniko/registry"
-	loginFile     = "config.json"
-	defaultKey    = corev1.DockerConfigJsonKey
-	graceSeconds  = 10
-	lostSeconds   = 60
-	architectures = corev1.LabelArchStable
+	stateVolume  = "state"
+	stateHome    = "/kaniko/cache"
+	secretVolume = "job"
+	loginVolume  = "registry"
+	loginDir     = "/kaniko/.docker"
+	moreLoginDir = "/kaniko/registry"
+	loginFile    = "config.json"
+	defaultKey   = corev1.DockerConfigJsonKey
+	graceSeconds = 10
+	lostSeconds  = 60
 )
 
 // Task is what one Job builds.
 type Task struct {
 	// Platform in canonical form.
 	Platform string
+	// Arch is the architecture of the nodes to build it on, from Place; empty is any.
+	Arch string
 	// Args are those of the program in the pod.
 	Args []string
 	// Secret is mounted at SecretDir; empty is none.
@@ -90,9 +91,9 @@ func (d *Driver) labels(t Task) map[string]string {
 	return out
 }
 
-// job is the Job of a task, on nodes of an architecture; empty is on any.
-func (d *Driver) job(name string, t Task, arch string) (*batchv1.Job, error) {
-	pod, err := d.pod(name, t, arch)
+// job is the Job of a task.
+func (d *Driver) job(name string, t Task) (*batchv1.Job, error) {
+	pod, err := d.pod(name, t)
 	if err != nil {
 		return nil, err
 	}
@@ -122,11 +123,11 @@ func (d *Driver) deadline(age time.Duration) *int64 {
 	return ptr.To(int64((end + time.Second - 1) / time.Second))
 }
 
-func (d *Driver) pod(name string, t Task, arch string) (corev1.PodTemplateSpec, error) {
+func (d *Driver) pod(name string, t Task) (corev1.PodTemplateSpec, error) {
 	s := d.settings
 	selector := map[string]string{corev1.LabelOSStable: "linux"}
-	if arch != "" {
-		selector[architectures] = arch
+	if t.Arch != "" {
+		selector[corev1.LabelArchStable] = t.Arch
 	}
 	maps.Copy(selector, s.nodeSelector)
 	spec := corev1.PodSpec{

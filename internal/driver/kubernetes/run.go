@@ -14,10 +14,10 @@ import (
 )
 
 // build has one task done. What the cluster lost is started again.
-func (d *Driver) build(ctx context.Context, w *watcher, t Task, arch string) (string, error) {
+func (d *Driver) build(ctx context.Context, w *watcher, t Task) (string, error) {
 	delay := d.pace.retry
 	for n := 0; ; n++ {
-		message, err := d.attempt(ctx, w, t, arch)
+		message, err := d.attempt(ctx, w, t)
 		lost, ok := errors.AsType[*lostError](err)
 		if !ok {
 			return message, err
@@ -34,9 +34,9 @@ func (d *Driver) build(ctx context.Context, w *watcher, t Task, arch string) (st
 }
 
 // attempt runs one Job, which is gone afterwards.
-func (d *Driver) attempt(ctx context.Context, w *watcher, t Task, arch string) (message string, err error) {
+func (d *Driver) attempt(ctx context.Context, w *watcher, t Task) (message string, err error) {
 	name := d.name(t)
-	object, err := d.job(name, t, arch)
+	object, err := d.job(name, t)
 	if err != nil {
 		return "", err
 	}
