@@ -91,10 +91,11 @@ func (f *following) readLog(ctx context.Context, pod *corev1.Pod, l *logReader) 
 		return err
 	}
 	// The end of a log looks as a connection that was closed.
-	if done, err := f.over(ctx, pod); err != nil || !done {
-		return errors.Join(errBroken, err)
+	done, err := f.over(ctx, pod)
+	if err == nil && !done {
+		return errBroken
 	}
-	return nil
+	return err
 }
 
 // over reports whether a container has ended. It asks, since what the watches know
@@ -102,7 +103,7 @@ func (f *following) readLog(ctx context.Context, pod *corev1.Pod, l *logReader) 
 func (f *following) over(ctx context.Context, pod *corev1.Pod) (bool, error) {
 	now, err := f.Client.CoreV1().Pods(f.namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 	if err != nil {
-		return apierrors.IsNotFound(err), err
+		return false, err
 	}
 	c := status(now)
 	return now.UID != pod.UID || c != nil && c.State.Terminated != nil || now.Status.Phase == corev1.PodFailed || now.Status.Phase == corev1.PodSucceeded, nil

@@ -81,6 +81,9 @@ func slug(name string) string {
 	return strings.ReplaceAll(platform.Slug(p), ".", "-")
 }
 
+// ofRun selects the objects of this run.
+func (d *Driver) ofRun() string { return runLabel + "=" + d.run }
+
 // labels are on the Job, its pod and its Secret.
 func (d *Driver) labels(t Task) map[string]string {
 	out := map[string]string{managedBy: manager, runLabel: d.run, platformLabel: slug(t.Platform)}

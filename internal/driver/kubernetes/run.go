@@ -99,20 +99,26 @@ func rejected(err error) bool {
 	return errors.As(err, &status) && !passing(err)
 }
 
-// existing is the Job of a name if it is this run's.
+// existing is the Job of a name if it is this run's. To list them is a right that
+// the watch needs anyway.
 func (d *Driver) existing(name string) *batchv1.Job {
 	ctx, cancel := context.WithTimeout(context.Background(), d.pace.cleanup)
 	defer cancel()
-	var got *batchv1.Job
+	var own *batchv1.JobList
 	err := d.tryFor(ctx, d.pace.cleanup, func(ctx context.Context) error {
 		var err error
-		got, err = d.Client.BatchV1().Jobs(d.namespace).Get(ctx, name, metav1.GetOptions{})
+		own, err = d.Client.BatchV1().Jobs(d.namespace).List(ctx, metav1.ListOptions{LabelSelector: d.ofRun()})
 		return err
 	})
-	if err != nil || got.Labels[runLabel] != d.run {
+	if err != nil {
 		return nil
 	}
-	return got
+	for i := range own.Items {
+		if own.Items[i].Name == name {
+			return &own.Items[i]
+		}
+	}
+	return nil
 }
 
 // createError explains a Job that was not taken.
