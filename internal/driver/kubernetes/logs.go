@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +21,9 @@ const overlap = 3 * time.Second
 
 // maxLogLine is the longest line that is kept whole, in bytes.
 const maxLogLine = 1 << 20
+
+// manyLines is how many lines are remembered without a look at their age.
+const manyLines = 1 << 14
 
 // showLogs begins to show the log of a pod.
 func (f *following) showLogs(ctx context.Context, pod *corev1.Pod) {
@@ -117,20 +121,16 @@ type logReader struct {
 	// seen counts the lines, with their times, of the last seconds; skip are those
 	// of them that a stream has not repeated yet.
 	seen, skip map[string]int
+	// many is how many lines seen may have before old ones are looked for.
+	many int
 	// progress is set when something new came.
 	progress bool
 }
 
 // again begins a new stream of the same log.
 func (l *logReader) again() {
-	l.skip = make(map[string]int, len(l.seen))
-	for line, n := range l.seen {
-		if at, _, ok := stamp([]byte(line)); !ok || !at.Before(l.newest.Add(-overlap-time.Second)) {
-			l.skip[line] = n
-		} else {
-			delete(l.seen, line)
-		}
-	}
+	l.forget()
+	l.skip = maps.Clone(l.seen)
 }
 
 func (l *logReader) read(from io.Reader) error {
@@ -181,8 +181,10 @@ func (l *logReader) line(line []byte) {
 	} else if at.After(l.newest) {
 		l.newest = at
 	}
-	if len(l.seen) > 1<<14 {
+	if len(l.seen) > max(l.many, manyLines) {
 		l.forget()
+		// Twice as many: a step that prints fast would have all looked at for each line.
+		l.many = 2 * len(l.seen)
 	}
 	l.seen[key]++
 	l.progress = true

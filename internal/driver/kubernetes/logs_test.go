@@ -1,8 +1,10 @@
 package kubernetes
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
@@ -37,4 +39,20 @@ func TestLogReader_long_line(t *testing.T) {
 	assert.Assert(t, is.Len(got, 2))
 	assert.Check(t, len(got[0]) <= maxLogLine && len(got[0]) > maxLogLine/2, "%d", len(got[0]))
 	assert.Check(t, is.Equal(got[1], "next"))
+}
+
+// What no stream will repeat is forgotten: a log has no end, memory has.
+func TestLogReader_forgets(t *testing.T) {
+	t.Parallel()
+	shown, most := 0, 0
+	l := &logReader{seen: map[string]int{}}
+	l.show = func([]byte) { shown, most = shown+1, max(most, len(l.seen)) }
+	var log strings.Builder
+	at := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
+	for n := range 6 * manyLines {
+		fmt.Fprintf(&log, "%s line %d\n", at.Add(time.Duration(n)*time.Millisecond).Format(time.RFC3339Nano), n)
+	}
+	assert.NilError(t, l.read(strings.NewReader(log.String())))
+	assert.Check(t, is.Equal(shown, 6*manyLines))
+	assert.Check(t, most <= manyLines+1, "%d lines are remembered", most)
 }
