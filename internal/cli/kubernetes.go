@@ -108,7 +108,7 @@ func (k *onCluster) build(ctx context.Context, o build.Options) (*local.Result, 
 	}
 	answers := &answers{by: map[string]job.Result{}}
 	driver.Answer = answers.take
-	if _, err := driver.Run(ctx, tasks); err != nil {
+	if err := driver.Run(ctx, tasks); err != nil {
 		return nil, err
 	}
 	var records []record.Record

@@ -28,9 +28,9 @@ type Driver struct {
 	Progress progress.Reporter
 	// Key names what is built, in the names and labels of the objects.
 	Key string
-	// Answer reads a pod's termination message. whole is false for a message that is
+	// Answer takes a pod's termination message. whole is false for a message that is
 	// not one of our program's, as when it was killed; err is what the build failed
-	// of.
+	// of. It is called by several goroutines.
 	Answer func(platform, message string) (whole bool, err error)
 	// OwnPod is the name of the pod that this process runs in; empty outside of the
 	// cluster.
@@ -70,16 +70,13 @@ func New(cluster *Cluster, c Config) (*Driver, error) {
 	return d, err
 }
 
-// Run has all tasks done, and returns the pods' messages by platform. When one
-// fails, the others are ended. No object is left when it returns, unless the API
-// server was out of reach; then the cluster ends and removes the Jobs itself, after
-// the lease and the time to live.
-func (d *Driver) Run(ctx context.Context, tasks []Task) (map[string]string, error) {
+// Run has all tasks done. When one fails, the others are ended. No object is left
+// when it returns, unless the API server was out of reach; then the cluster ends and
+// removes the Jobs itself, after the lease and the time to live.
+func (d *Driver) Run(ctx context.Context, tasks []Task) error {
 	d.findOwner(ctx)
 	w, stop := d.watch(ctx)
 	defer stop()
-	var mu sync.Mutex
-	out := map[string]string{}
 	group, groupCtx := errgroup.WithContext(ctx)
 	if n := d.settings.Parallel; n > 0 {
 		group.SetLimit(n)
@@ -89,20 +86,10 @@ func (d *Driver) Run(ctx context.Context, tasks []Task) (map[string]string, erro
 			if groupCtx.Err() != nil {
 				return context.Cause(groupCtx)
 			}
-			message, err := d.build(groupCtx, w, t)
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			out[t.Platform] = message
-			return nil
+			return d.build(groupCtx, w, t)
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	return out, nil
+	return group.Wait()
 }
 
 // findOwner makes the pod of this process the owner of the Jobs: they go when it

@@ -33,24 +33,23 @@ type following struct {
 	stopLogs context.CancelFunc
 }
 
-// follow waits for a Job to end, shows its log and returns its message.
-func (d *Driver) follow(ctx context.Context, w *watcher, t Task, job *batchv1.Job, display *display) (string, error) {
+// follow waits for a Job to end, and shows its log.
+func (d *Driver) follow(ctx context.Context, w *watcher, t Task, job *batchv1.Job, display *display) error {
 	f := &following{Driver: d, task: t, job: job, display: display, started: time.Now(), told: time.Now()}
 	defer f.endLogs()
 	for {
 		v, err := w.wait(ctx, job.Name, d.pace.look)
 		if err != nil {
-			return "", err
+			return err
 		}
-		message, done, err := f.look(ctx, v)
-		if done || err != nil {
-			return message, err
+		if done, err := f.look(ctx, v); done || err != nil {
+			return err
 		}
 	}
 }
 
 // look decides whether a Job is done, as it is seen now.
-func (f *following) look(ctx context.Context, v view) (message string, done bool, err error) {
+func (f *following) look(ctx context.Context, v view) (done bool, err error) {
 	if v.pod != nil {
 		if c := status(v.pod); c != nil {
 			if c.State.Running != nil || c.State.Terminated != nil {
@@ -58,25 +57,25 @@ func (f *following) look(ctx context.Context, v view) (message string, done bool
 			}
 			if c.State.Terminated != nil {
 				f.drain(ctx)
-				return f.ended(v, c.State.Terminated)
+				return true, f.ended(v, c.State.Terminated)
 			}
 		}
 	}
 	switch {
 	case v.pod != nil && (v.podGone || v.pod.DeletionTimestamp != nil && f.since("deleted", f.graceful(v.pod))):
-		return "", true, lostPod(v.pod)
+		return true, lostPod(v.pod)
 	case v.pod != nil && v.pod.Status.Phase == corev1.PodFailed:
-		return "", true, lostPod(v.pod)
+		return true, lostPod(v.pod)
 	case v.jobGone:
-		return "", true, &lostError{"somebody deleted its Job"}
+		return true, &lostError{"somebody deleted its Job"}
 	}
 	if c := failed(v.job); c != nil && f.since("failed", f.pace.grace/4) {
-		return "", true, f.jobError(c)
+		return true, f.jobError(c)
 	}
 	if v.pod != nil && v.pod.DeletionTimestamp == nil && v.pod.Status.Phase == corev1.PodPending || v.pod == nil && failed(v.job) == nil {
-		return "", false, f.waiting(ctx, v)
+		return false, f.waiting(ctx, v)
 	}
-	return "", false, nil
+	return false, nil
 }
 
 // graceful is how long a deleted pod may take to end by itself.
@@ -119,24 +118,24 @@ func failed(job *batchv1.Job) *batchv1.JobCondition {
 }
 
 // ended reads what the container left.
-func (f *following) ended(v view, end *corev1.ContainerStateTerminated) (string, bool, error) {
+func (f *following) ended(v view, end *corev1.ContainerStateTerminated) error {
 	whole, err := f.Answer(f.task.Platform, end.Message)
 	switch {
 	case whole && err == nil:
-		return end.Message, true, nil
+		return nil
 	case end.Reason == "OOMKilled":
-		return "", true, f.outOfMemory()
+		return f.outOfMemory()
 	}
 	if c := failed(v.job); c != nil && c.Reason == batchv1.JobReasonDeadlineExceeded {
-		return "", true, f.jobError(c)
+		return f.jobError(c)
 	}
 	switch {
 	case v.podGone || v.pod.DeletionTimestamp != nil || disrupted(v.pod) != "":
-		return "", true, lostPod(v.pod)
+		return lostPod(v.pod)
 	case whole:
-		return "", true, err
+		return err
 	}
-	return "", true, f.noAnswer(v.pod, end, err)
+	return f.noAnswer(v.pod, end, err)
 }
 
 // jobError explains a Job that the cluster ended.

@@ -14,31 +14,31 @@ import (
 )
 
 // build has one task done. What the cluster lost is started again.
-func (d *Driver) build(ctx context.Context, w *watcher, t Task) (string, error) {
+func (d *Driver) build(ctx context.Context, w *watcher, t Task) error {
 	delay := d.pace.retry
 	for n := 0; ; n++ {
-		message, err := d.attempt(ctx, w, t)
+		err := d.attempt(ctx, w, t)
 		lost, ok := errors.AsType[*lostError](err)
 		if !ok {
-			return message, err
+			return err
 		}
 		if n == d.settings.Retries {
-			return "", &EnvironmentError{Platform: t.Platform, What: lost.reason, Fix: fmt.Sprintf("it was tried %d times (--k8s-retries=%d): look at the nodes with kubectl describe nodes", n+1, d.settings.Retries)}
+			return &EnvironmentError{Platform: t.Platform, What: lost.reason, Fix: fmt.Sprintf("it was tried %d times (--k8s-retries=%d): look at the nodes with kubectl describe nodes", n+1, d.settings.Retries)}
 		}
 		d.warnf("%s: %s: starting again (%d of %d)", t.Platform, lost.reason, n+1, d.settings.Retries)
 		if err := sleep(ctx, delay); err != nil {
-			return "", err
+			return err
 		}
 		delay *= 2
 	}
 }
 
 // attempt runs one Job, which is gone afterwards.
-func (d *Driver) attempt(ctx context.Context, w *watcher, t Task) (message string, err error) {
+func (d *Driver) attempt(ctx context.Context, w *watcher, t Task) (err error) {
 	name := d.name(t)
 	object, err := d.job(name, t)
 	if err != nil {
-		return "", err
+		return err
 	}
 	w.expect(name)
 	display := d.display(t, d.namespace+"/"+name)
@@ -49,7 +49,7 @@ func (d *Driver) attempt(ctx context.Context, w *watcher, t Task) (message strin
 		if !rejected(err) {
 			d.remove(d.existing(name))
 		}
-		return "", d.createError(t, err)
+		return d.createError(t, err)
 	}
 	defer d.remove(created)
 	if len(t.Secret) > 0 {
@@ -62,7 +62,7 @@ func (d *Driver) attempt(ctx context.Context, w *watcher, t Task) (message strin
 			return err
 		})
 		if err != nil {
-			return "", d.apiError("creating the Secret of the Job", err)
+			return d.apiError("creating the Secret of the Job", err)
 		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

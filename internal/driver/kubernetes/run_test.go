@@ -149,9 +149,13 @@ func TestRun(t *testing.T) {
 	})
 	work := tasks()
 	work[0].Secret, work[0].SecretDir = map[string][]byte{"token": []byte("hunter2")}, "/kaniko/job"
-	got, err := d.Run(t.Context(), work)
-	assert.NilError(t, err)
-	assert.Check(t, is.DeepEqual(got, map[string]string{"linux/amd64": "built linux-amd64", "linux/arm64": "built linux-arm64"}))
+	var got sync.Map
+	d.Answer = func(platform, message string) (bool, error) {
+		got.Store(platform, message)
+		return true, nil
+	}
+	assert.NilError(t, d.Run(t.Context(), work))
+	assert.Check(t, is.DeepEqual(maps.Collect(got.Range), map[any]any{"linux/amd64": "built linux-amd64", "linux/arm64": "built linux-arm64"}))
 	assert.Check(t, is.Equal(left(t, client), 0))
 	assert.Check(t, is.Contains(show.text(), "fake logs"))
 	secrets := 0
@@ -222,7 +226,7 @@ func TestRun_explains(t *testing.T) {
 				tc.event.ObjectMeta = metav1.ObjectMeta{Name: "event", Namespace: "ns"}
 				assert.NilError(t, client.Tracker().Add(tc.event))
 			}
-			_, err := d.Run(t.Context(), tasks())
+			err := d.Run(t.Context(), tasks())
 			assert.ErrorContains(t, err, tc.want)
 			assert.Check(t, is.Equal(left(t, client), 0))
 		})
@@ -240,7 +244,7 @@ func TestRun_tries_again(t *testing.T) {
 		}
 		return ended(0, "Completed", "built")
 	})
-	_, err := d.Run(t.Context(), tasks()[:1])
+	err := d.Run(t.Context(), tasks()[:1])
 	assert.NilError(t, err)
 	assert.Check(t, is.Equal(left(t, client), 0))
 	assert.Check(t, is.Contains(show.text(), "starting again (2 of 2)"))
@@ -250,7 +254,7 @@ func TestRun_tries_again(t *testing.T) {
 		jobs++
 		return ended(1, "Error", "exit code: 1")
 	})
-	_, err = d.Run(t.Context(), tasks()[:1])
+	err = d.Run(t.Context(), tasks()[:1])
 	assert.ErrorContains(t, err, "exit code: 1")
 	assert.Check(t, is.Equal(jobs, 1))
 }
@@ -265,7 +269,7 @@ func TestRun_cleans_up(t *testing.T) {
 		once.Do(func() { time.AfterFunc(20*time.Millisecond, func() { cancel(why) }) })
 		return &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodPending}}
 	})
-	_, err := d.Run(ctx, tasks())
+	err := d.Run(ctx, tasks())
 	assert.Check(t, errors.Is(err, why), "%v", err)
 	assert.Check(t, is.Equal(left(t, client), 0))
 
@@ -275,7 +279,7 @@ func TestRun_cleans_up(t *testing.T) {
 		}
 		return &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodPending}}
 	})
-	_, err = d.Run(t.Context(), tasks())
+	err = d.Run(t.Context(), tasks())
 	assert.Check(t, is.Error(err, "failed"))
 	assert.Check(t, is.Equal(left(t, client), 0))
 }
@@ -301,7 +305,7 @@ func TestRun_parallel(t *testing.T) {
 		count(-1)
 		return false, nil, nil
 	})
-	_, err := d.Run(t.Context(), tasks())
+	err := d.Run(t.Context(), tasks())
 	assert.NilError(t, err)
 	assert.Check(t, is.Equal(most, 1))
 }
@@ -383,7 +387,7 @@ func TestRBAC(t *testing.T) {
 	work[0].Secret, work[0].SecretDir = map[string][]byte{"a": nil}, "/x"
 	_, err := d.Place(t.Context(), []string{work[0].Platform})
 	assert.NilError(t, err)
-	_, err = d.Run(t.Context(), work)
+	err = d.Run(t.Context(), work)
 	assert.ErrorContains(t, err, "has not started the pod yet")
 	for _, a := range client.Actions() {
 		resource := a.GetResource().Resource
