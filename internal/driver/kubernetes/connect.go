@@ -64,13 +64,8 @@ func Connect(c Connection) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the cluster: %w", err)
 	}
-	_, err = rest.InClusterConfig()
-	in := err == nil && (len(raw.Clusters) == 0 || sameServer(config))
-	return &Cluster{Client: client, Namespace: namespace, InCluster: in}, nil
-}
-
-// sameServer reports whether a kubeconfig leads to the cluster that this pod is of.
-func sameServer(config *rest.Config) bool {
+	// A kubeconfig may lead to the cluster that this pod is of, or to another.
 	own, err := rest.InClusterConfig()
-	return err == nil && strings.TrimRight(own.Host, "/") == strings.TrimRight(config.Host, "/")
+	in := err == nil && strings.TrimRight(own.Host, "/") == strings.TrimRight(config.Host, "/")
+	return &Cluster{Client: client, Namespace: namespace, InCluster: in}, nil
 }

@@ -8,9 +8,9 @@ package kubernetes
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -62,9 +62,7 @@ func New(cluster *Cluster, c Config) (*Driver, error) {
 	if cluster.InCluster {
 		d.OwnPod, _ = os.Hostname()
 	}
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	d.run = hex.EncodeToString(b[:])
+	d.run = strings.ToLower(rand.Text())
 	// What is wrong with the template shows before anything is sent.
 	_, err = d.pod("x", Task{Platform: "linux/amd64", Args: []string{"job"}})
 	return d, err

@@ -19,7 +19,7 @@ func (f *following) pending(pod *corev1.Pod) (why, fix string, patience time.Dur
 				f.settings.ScheduleTimeout
 		}
 	}
-	for _, c := range append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...) {
+	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if c.State.Waiting == nil {
 			continue
 		}

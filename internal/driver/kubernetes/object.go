@@ -2,7 +2,6 @@ package kubernetes
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"strings"
@@ -61,8 +60,6 @@ type Task struct {
 // (generateName): a request that is sent again after its answer was lost then finds
 // the Job that it has made.
 func (d *Driver) name(t Task) string {
-	var b [5]byte
-	_, _ = rand.Read(b[:]) // never fails
 	key := strings.Trim(strings.NewReplacer(".", "-", "_", "-").Replace(strings.ToLower(d.Key)), "-")
 	if len(key) > 24 {
 		key = strings.Trim(key[:24], "-")
@@ -70,7 +67,7 @@ func (d *Driver) name(t Task) string {
 	if key == "" {
 		key = "build"
 	}
-	return "kma-" + key + "-" + slug(t.Platform) + "-" + hex.EncodeToString(b[:])
+	return "kma-" + key + "-" + slug(t.Platform) + "-" + strings.ToLower(rand.Text()[:8])
 }
 
 func slug(name string) string {

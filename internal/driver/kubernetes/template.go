@@ -3,7 +3,9 @@ package kubernetes
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
@@ -71,29 +73,15 @@ func (s *settings) merge(pod corev1.PodTemplateSpec) (corev1.PodTemplateSpec, er
 		return pod, inputf("--k8s-pod-template %s: %w", s.Template, errNoContainer)
 	}
 	// They are how the driver finds the pod, and what says whose it is.
-	for key, value := range pod.Labels {
-		out.Labels[key] = value
-	}
+	maps.Copy(out.Labels, pod.Labels)
 	return out, nil
 }
 
 func stillOurs(before, after corev1.PodTemplateSpec) bool {
 	a, b := container(&before.Spec), container(&after.Spec)
-	if b == nil || after.Spec.RestartPolicy != corev1.RestartPolicyNever || b.TerminationMessagePath != a.TerminationMessagePath ||
-		b.TerminationMessagePolicy != a.TerminationMessagePolicy || len(a.Args) != len(b.Args) || len(a.Command) != len(b.Command) {
-		return false
-	}
-	for i := range a.Args {
-		if a.Args[i] != b.Args[i] {
-			return false
-		}
-	}
-	for i := range a.Command {
-		if a.Command[i] != b.Command[i] {
-			return false
-		}
-	}
-	return true
+	return b != nil && after.Spec.RestartPolicy == corev1.RestartPolicyNever &&
+		b.TerminationMessagePath == a.TerminationMessagePath && b.TerminationMessagePolicy == a.TerminationMessagePolicy &&
+		slices.Equal(a.Args, b.Args) && slices.Equal(a.Command, b.Command)
 }
 
 // container is ours among those of a pod.
