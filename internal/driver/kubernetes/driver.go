@@ -24,7 +24,6 @@ import (
 
 // Driver runs Jobs. It is used once.
 type Driver struct {
-	Client   kubernetes.Interface
 	Progress progress.Reporter
 	// Key names what is built, in the names and labels of the objects.
 	Key string
@@ -32,12 +31,13 @@ type Driver struct {
 	// not one of our program's, as when it was killed; err is what the build failed
 	// of. It is called by several goroutines.
 	Answer func(platform, message string) (whole bool, err error)
-	// OwnPod is the name of the pod that this process runs in; empty outside of the
-	// cluster.
-	OwnPod string
 
+	client    kubernetes.Interface
 	settings  *settings
 	namespace string
+	// ownPod is the name of the pod that this process runs in; empty outside of the
+	// cluster.
+	ownPod string
 	// run is in the labels of all objects, and of nobody else's.
 	run       string
 	owner     []metav1.OwnerReference
@@ -55,12 +55,12 @@ func New(cluster *Cluster, c Config) (*Driver, error) {
 	if s.template, err = readTemplate(c.Template); err != nil {
 		return nil, err
 	}
-	d := &Driver{Client: cluster.Client, settings: s, namespace: c.Namespace, pace: usualPace()}
+	d := &Driver{client: cluster.Client, settings: s, namespace: c.Namespace, pace: usualPace()}
 	if d.namespace == "" {
 		d.namespace = cluster.Namespace
 	}
 	if cluster.InCluster {
-		d.OwnPod, _ = os.Hostname()
+		d.ownPod, _ = os.Hostname()
 	}
 	d.run = strings.ToLower(rand.Text())
 	// What is wrong with the template shows before anything is sent.
@@ -93,10 +93,10 @@ func (d *Driver) Run(ctx context.Context, tasks []Task) error {
 // findOwner makes the pod of this process the owner of the Jobs: they go when it
 // is deleted. Whoever may not look at it does without.
 func (d *Driver) findOwner(ctx context.Context) {
-	if d.OwnPod == "" {
+	if d.ownPod == "" {
 		return
 	}
-	pod, err := d.Client.CoreV1().Pods(d.namespace).Get(ctx, d.OwnPod, metav1.GetOptions{})
+	pod, err := d.client.CoreV1().Pods(d.namespace).Get(ctx, d.ownPod, metav1.GetOptions{})
 	if err != nil {
 		return
 	}

@@ -209,7 +209,7 @@ func (f *following) events(ctx context.Context, v view) (why, fix string, patien
 func (f *following) eventsOf(ctx context.Context, of types.UID) ([]corev1.Event, error) {
 	var out []corev1.Event
 	err := f.try(ctx, func(ctx context.Context) error {
-		list, err := f.Client.CoreV1().Events(f.namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(of)})
+		list, err := f.client.CoreV1().Events(f.namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(of)})
 		if err == nil {
 			out = list.Items
 		}

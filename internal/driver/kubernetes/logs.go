@@ -85,7 +85,7 @@ func (f *following) readLog(ctx context.Context, pod *corev1.Pod, l *logReader) 
 	if !l.newest.IsZero() {
 		options.SinceTime = ptr.To(metav1.NewTime(l.newest.Add(-overlap)))
 	}
-	stream, err := f.Client.CoreV1().Pods(f.namespace).GetLogs(pod.Name, options).Stream(ctx)
+	stream, err := f.client.CoreV1().Pods(f.namespace).GetLogs(pod.Name, options).Stream(ctx)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (f *following) readLog(ctx context.Context, pod *corev1.Pod, l *logReader) 
 // over reports whether a container has ended. It asks, since what the watches know
 // may be older than the log; then the log is read once more.
 func (f *following) over(ctx context.Context, pod *corev1.Pod) (bool, error) {
-	now, err := f.Client.CoreV1().Pods(f.namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+	now, err := f.client.CoreV1().Pods(f.namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 	if err != nil {
 		return false, err
 	}

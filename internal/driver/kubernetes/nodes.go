@@ -25,7 +25,7 @@ func (d *Driver) Place(ctx context.Context, platforms []string) (map[string]stri
 	var nodes *corev1.NodeList
 	err := d.try(ctx, func(ctx context.Context) error {
 		var err error
-		nodes, err = d.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		nodes, err = d.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		return err
 	})
 	out := map[string]string{}

@@ -73,7 +73,7 @@ func TestPlace(t *testing.T) {
 				tc.change(&c)
 			}
 			d := newDriver(t, c)
-			d.Client, d.Progress = fake.NewClientset(tc.nodes...), &told{}
+			d.client, d.Progress = fake.NewClientset(tc.nodes...), &told{}
 			got, err := d.Place(t.Context(), []string{tc.platform})
 			if tc.err != "" {
 				assert.ErrorContains(t, err, tc.err)
@@ -95,7 +95,7 @@ func TestPlace_forbidden(t *testing.T) {
 		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "", errors.New("no"))
 	})
 	d, show := newDriver(t, usual()), &told{}
-	d.Client, d.Progress = client, show
+	d.client, d.Progress = client, show
 	got, err := d.Place(t.Context(), []string{"linux/386", "linux/arm/v7"})
 	assert.NilError(t, err)
 	assert.Check(t, is.DeepEqual(got, map[string]string{"linux/386": "amd64", "linux/arm/v7": "arm"}))

@@ -55,7 +55,7 @@ func (d *Driver) attempt(ctx context.Context, w *watcher, t Task) (err error) {
 	if len(t.Secret) > 0 {
 		secret := d.secret(created, t)
 		err := d.try(ctx, func(ctx context.Context) error {
-			_, err := d.Client.CoreV1().Secrets(d.namespace).Create(ctx, secret, metav1.CreateOptions{})
+			_, err := d.client.CoreV1().Secrets(d.namespace).Create(ctx, secret, metav1.CreateOptions{})
 			if apierrors.IsAlreadyExists(err) {
 				return nil // the name is ours alone: an answer was lost
 			}
@@ -82,7 +82,7 @@ func (d *Driver) create(ctx context.Context, object *batchv1.Job) (*batchv1.Job,
 	var created *batchv1.Job
 	err := d.try(ctx, func(ctx context.Context) error {
 		var err error
-		created, err = d.Client.BatchV1().Jobs(d.namespace).Create(ctx, object, metav1.CreateOptions{})
+		created, err = d.client.BatchV1().Jobs(d.namespace).Create(ctx, object, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			if own := d.existing(object.Name); own != nil {
 				created, err = own, nil
@@ -107,7 +107,7 @@ func (d *Driver) existing(name string) *batchv1.Job {
 	var own *batchv1.JobList
 	err := d.tryFor(ctx, d.pace.cleanup, func(ctx context.Context) error {
 		var err error
-		own, err = d.Client.BatchV1().Jobs(d.namespace).List(ctx, metav1.ListOptions{LabelSelector: d.ofRun()})
+		own, err = d.client.BatchV1().Jobs(d.namespace).List(ctx, metav1.ListOptions{LabelSelector: d.ofRun()})
 		return err
 	})
 	if err != nil {
@@ -150,7 +150,7 @@ func (d *Driver) renew(ctx context.Context, job *batchv1.Job) error {
 		}
 		patch := fmt.Sprintf(`{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":%d}}`, job.UID, next)
 		err := d.try(ctx, func(ctx context.Context) error {
-			_, err := d.Client.BatchV1().Jobs(d.namespace).Patch(ctx, job.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			_, err := d.client.BatchV1().Jobs(d.namespace).Patch(ctx, job.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 			return err
 		})
 		switch {
@@ -173,7 +173,7 @@ func (d *Driver) remove(job *batchv1.Job) {
 	defer cancel()
 	policy := metav1.DeletePropagationBackground
 	err := d.tryFor(ctx, d.pace.cleanup, func(ctx context.Context) error {
-		return d.Client.BatchV1().Jobs(d.namespace).Delete(ctx, job.Name, metav1.DeleteOptions{
+		return d.client.BatchV1().Jobs(d.namespace).Delete(ctx, job.Name, metav1.DeleteOptions{
 			PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &job.UID},
 		})
 	})

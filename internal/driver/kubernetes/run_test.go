@@ -92,7 +92,7 @@ func quick(t *testing.T, c Config, controllers func(n int, job *batchv1.Job) *co
 	})
 	d := newDriver(t, c)
 	show := &told{}
-	d.Client, d.Progress, d.Key = client, show, "app-1f2e3d"
+	d.client, d.Progress, d.Key = client, show, "app-1f2e3d"
 	d.pace = pace{
 		look: 5 * time.Millisecond, events: time.Millisecond, grace: 20 * time.Millisecond, notice: time.Second, retry: time.Millisecond,
 		request: time.Millisecond, maxRequest: time.Millisecond, first: time.Second, away: time.Second, drain: time.Second, cleanup: time.Second,
@@ -380,7 +380,7 @@ func TestRBAC(t *testing.T) {
 		}
 		return ended(0, "Completed", "built")
 	})
-	d.OwnPod = "own"
+	d.ownPod = "own"
 	d.settings.Lease = time.Second
 	d.settings.ScheduleTimeout = 1500 * time.Millisecond
 	work := tasks()

@@ -34,7 +34,7 @@ func (d *Driver) watch(ctx context.Context) (*watcher, func()) {
 		lostJobs: map[string]bool{}, lostPods: map[string]bool{}, wake: map[string]chan struct{}{},
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	factory := informers.NewSharedInformerFactoryWithOptions(d.Client, 0, informers.WithNamespace(d.namespace),
+	factory := informers.NewSharedInformerFactoryWithOptions(d.client, 0, informers.WithNamespace(d.namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = d.ofRun() }))
 	for what, informer := range map[string]cache.SharedIndexInformer{
 		"jobs": factory.Batch().V1().Jobs().Informer(), "pods": factory.Core().V1().Pods().Informer(),
