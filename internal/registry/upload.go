@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -39,11 +38,6 @@ func (c *Client) pushBlob(ctx context.Context, repo Ref, desc ocispecs.Descripto
 		progress(desc.Size)
 		return nil
 	}
-	return c.upload(ctx, repo, desc, content, progress)
-}
-
-// upload sends a blob that the repository does not have.
-func (c *Client) upload(ctx context.Context, repo Ref, desc ocispecs.Descriptor, content io.ReaderAt, progress func(sent int64)) error {
 	u, done, err := c.newUpload(ctx, repo, desc)
 	if err != nil {
 		return err
@@ -64,43 +58,6 @@ func (c *Client) newUpload(ctx context.Context, repo Ref, desc ocispecs.Descript
 	}
 	return &upload{c: c, host: h, repo: repo, scopes: pushScope(repo), desc: desc}, func() { h.uploads.Release(1) }, nil
 }
-
-// Growing is a blob that is still being made.
-type Growing interface {
-	// ReadAt waits for what is not there yet.
-	io.ReaderAt
-	// Wait returns what the whole blob is, once it is complete.
-	Wait(ctx context.Context) (ocispecs.Descriptor, error)
-}
-
-// StreamBlob is PushBlob for a blob that is still being made, and returns what
-// it turned out to be. It does not ask first whether the repository has it:
-// nobody knows what it is. progress is called while that is so, too.
-func (c *Client) StreamBlob(ctx context.Context, repo Ref, content Growing, progress func(sent int64)) (ocispecs.Descriptor, error) {
-	if progress == nil {
-		progress = func(int64) {}
-	}
-	desc, err := c.streamBlob(ctx, repo, content, progress)
-	if desc.Digest != "" {
-		repo = repo.WithDigest(desc.Digest)
-	}
-	return desc, about(err, "pushing blob", repo)
-}
-
-func (c *Client) streamBlob(ctx context.Context, repo Ref, content Growing, progress func(sent int64)) (ocispecs.Descriptor, error) {
-	u, done, err := c.newUpload(ctx, repo, ocispecs.Descriptor{Size: unknownSize})
-	if err != nil {
-		return ocispecs.Descriptor{}, err
-	}
-	defer done()
-	u.content, u.growing, u.progress = content, content, progress
-	err = u.run(ctx)
-	return u.desc, err
-}
-
-// unknownSize is that of a blob that is still being made. Everything in an
-// upload that needs more than that waits for the blob to be complete.
-const unknownSize = math.MaxInt64
 
 // smallBlob is the size up to which a blob is not worth a request of its own, in
 // bytes: configs, and layers of a few files.
