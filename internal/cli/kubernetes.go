@@ -68,7 +68,7 @@ type onCluster struct {
 
 func (k *onCluster) build(ctx context.Context, o build.Options) (*local.Result, error) {
 	config := k.kubernetesFlags.config()
-	config.Parallel, config.RequireNative = o.Parallel, k.RequireNativeNodes == nil || *k.RequireNativeNodes
+	config.Parallel, config.RequireNative = o.Parallel, on(k.RequireNativeNodes)
 	target, err := local.ParseTarget(o)
 	if err != nil {
 		return nil, err

@@ -43,9 +43,8 @@ func TestKubernetesFlags(t *testing.T) {
 			v.Set(reflect.ValueOf([]string{"x"}))
 		case time.Duration:
 			v.SetInt(int64(7 * time.Second))
-		case *int:
-			zero := 0
-			v.Set(reflect.ValueOf(&zero))
+		case *int, *time.Duration: // 0 is no default
+			v.Set(reflect.New(f.Type.Elem()))
 		}
 		name := f.Tag.Get("name")
 		assert.Check(t, is.ErrorContains(given.refuse(driverLocal), "--"+name))
