@@ -196,6 +196,9 @@ func (c *executorCommand) build(w *World) (*buildCommand, error) {
 		Progress: "auto", IgnoreImmutable: c.IgnoreImmutable, SkipPushCheck: c.SkipPushCheck, stepFlags: c.stepFlags, registryFlags: c.registryFlags,
 		Driver: c.Driver, kubernetesFlags: c.kubernetesFlags,
 	}
+	if c.Driver == driverKubernetes { // the fork's variable for its Jobs
+		b.K8sRegistrySecret = orVariable(w, c.K8sRegistrySecret, "KANIKO_REGISTRY_SECRET")
+	}
 	if slices.Contains(c.given, "require-native-nodes") {
 		b.RequireNativeNodes = &c.RequireNativeNodes
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -156,4 +157,20 @@ func TestExamples_kubernetes(t *testing.T) {
 	assert.NilError(t, yaml.UnmarshalStrict(data, &secret))
 	assert.Check(t, is.Equal(pod.Volumes[0].Secret.SecretName, secret.Name))
 	assert.Check(t, is.DeepEqual(splitList(g.Build.K8sRegistrySecret), []string{secret.Name}))
+}
+
+// The fork whose guide has --driver=k8s names the Secret of its Jobs in a variable.
+func TestExecutor_registry_secret_of_the_environment(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ args, want string }{
+		{"--driver=k8s", "[login]"},
+		{"--driver=k8s --k8s-registry-secret=other", "[other]"},
+		{"--driver=local", "[]"},
+	} {
+		c, err := parseExecutor(t, strings.Fields("--no-push "+tc.args)...)
+		assert.NilError(t, err)
+		b, err := c.build(&World{LookupEnv: variables{"HOME": "/h", "KANIKO_REGISTRY_SECRET": "login"}.lookup})
+		assert.NilError(t, err)
+		assert.Check(t, is.Equal(fmt.Sprint(b.kubernetesFlags.config().RegistrySecrets), tc.want), tc.args)
+	}
 }
