@@ -68,3 +68,20 @@ func TestRun_explains(t *testing.T) {
 		})
 	}
 }
+
+// The time that a pod has waited for a node is not taken from its start there.
+func TestWaiting_begins_anew_on_a_node(t *testing.T) {
+	t.Parallel()
+	d, _, _ := quick(t, usual(), func(int, *batchv1.Job) *corev1.Pod { return nil })
+	job, err := d.job("name", aTask())
+	assert.NilError(t, err)
+	long := time.Now().Add(-time.Hour)
+	f := &following{Driver: d, task: aTask(), job: job, display: d.display(aTask(), "name"), started: long}
+	homeless, placed := waiting("ContainerCreating", ""), waiting("ContainerCreating", "")
+	placed.Spec.NodeName = "node-x"
+	for _, pod := range []*corev1.Pod{homeless, placed} {
+		assert.NilError(t, f.waiting(t.Context(), view{pod: pod}))
+		f.faulty, f.asked = long, time.Time{}
+	}
+	assert.ErrorContains(t, f.waiting(t.Context(), view{pod: placed}), "node node-x has not started the pod yet")
+}

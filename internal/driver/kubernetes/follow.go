@@ -152,7 +152,9 @@ func (f *following) jobError(c *batchv1.JobCondition) error {
 // waiting explains a pod that does not run yet. The error is that it never will.
 func (f *following) waiting(ctx context.Context, v view) error {
 	why, fix, patience := "", "", f.settings.ScheduleTimeout
+	node := ""
 	if v.pod != nil {
+		node = v.pod.Spec.NodeName
 		why, fix, patience = f.pending(v.pod)
 	}
 	// Events say what the pod cannot: that there is none, or a volume is missing.
@@ -169,12 +171,13 @@ func (f *following) waiting(ctx context.Context, v view) error {
 		why, fix, patience = "waiting", "look at its events with kubectl describe job "+f.job.Name, f.settings.ScheduleTimeout
 		if v.pod == nil {
 			why = "the cluster has made no pod yet"
-		} else if v.pod.Spec.NodeName != "" {
-			why = "node " + v.pod.Spec.NodeName + " has not started the pod yet"
+		} else if node != "" {
+			why = "node " + node + " has not started the pod yet"
 		}
 	}
-	// What it waits for may change while it waits.
-	if f.since(fmt.Sprint(patience), patience) {
+	// What it waits for may change while it waits, but a node that has taken it has
+	// all the time, however late that was.
+	if f.since(fmt.Sprint(patience, node), patience) {
 		return &EnvironmentError{Platform: f.task.Platform, What: why, Fix: fix}
 	}
 	// Names of pods and counts change in the text, the advice does not.
