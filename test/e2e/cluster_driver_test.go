@@ -129,7 +129,7 @@ func (c *cluster) slowly(t *testing.T) string {
 // no object in the cluster.
 func TestClusterDriver_two_platforms(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	image, digests := c.repository(t), t.TempDir()
 	dir := contextDir(t, map[string]string{
 		"Dockerfile": "FROM " + c.bases + "/busybox:1\nCOPY greeting /\nRUN echo \"on $(uname -m)\" | tee /machine; sleep 4\n",
@@ -161,7 +161,7 @@ func TestClusterDriver_two_platforms(t *testing.T) {
 // A context that the registry has is not sent again.
 func TestClusterDriver_context(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	noise := make([]byte, 1<<20)
 	_, _ = rand.Read(noise) // never fails
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nCOPY noise /\n", "noise": string(noise)})
@@ -200,7 +200,7 @@ func TestClusterDriver_context(t *testing.T) {
 // One job of a pipeline for each platform, then a merge.
 func TestClusterDriver_merge(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	image, digests := c.repository(t), t.TempDir()
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN uname -m > /machine\n"})
 	for _, arch := range []string{"amd64", "arm64"} {
@@ -214,7 +214,7 @@ func TestClusterDriver_merge(t *testing.T) {
 
 func TestClusterDriver_executor(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	image := c.repository(t)
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN uname -m > /machine\n"})
 	link := filepath.Join(t.TempDir(), "executor")
@@ -231,7 +231,7 @@ func TestClusterDriver_executor(t *testing.T) {
 // A build's secrets reach the step, and nothing that lists Jobs and pods.
 func TestClusterDriver_secrets(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	image := c.repository(t)
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\n" +
 		"RUN --mount=type=secret,id=token test \"$(cat /run/secrets/token)\" = tell-nobody && echo be\"\"gun && sleep 4\n"})
@@ -251,7 +251,7 @@ func TestClusterDriver_secrets(t *testing.T) {
 // What a user says about the pods is what the cluster has.
 func TestClusterDriver_options(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	template := filepath.Join(t.TempDir(), "pod.yaml")
 	assert.NilError(t, os.WriteFile(template, []byte("spec:\n  hostname: from-template\n  volumes:\n  - {name: state, emptyDir: {sizeLimit: 1Gi}}\n"), 0o600))
 	r := c.start(t, "--context="+c.slowly(t), "--platform=linux/amd64", "--destination="+c.repository(t)+":1",
@@ -281,7 +281,7 @@ func TestClusterDriver_options(t *testing.T) {
 // Many pipelines share a namespace.
 func TestClusterDriver_twenty_at_once(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	image := c.repository(t)
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nARG N\nRUN echo \"$N\" > /number\n"})
 	var all []*running
@@ -308,7 +308,7 @@ func TestClusterDriver_cancelled(t *testing.T) {
 	for name, signal := range map[string]syscall.Signal{"interrupt": syscall.SIGINT, "terminate": syscall.SIGTERM} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+			c := newCluster(t, baseline)
 			r := c.start(t, "--context="+c.slowly(t), "--platform=linux/amd64,linux/arm64", "--destination="+c.repository(t)+":1")
 			r.says(t, begun)
 			assert.NilError(t, r.Process.Signal(signal))
@@ -322,7 +322,7 @@ func TestClusterDriver_cancelled(t *testing.T) {
 // the same build may be started again at once.
 func TestClusterDriver_killed(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	args := []string{"--context=" + c.slowly(t), "--platform=linux/amd64", "--destination=" + c.repository(t) + ":1", "--k8s-lease=15s", "--k8s-ttl=1s"}
 	r := c.start(t, args...)
 	r.says(t, begun)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"os/exec"
 	"testing"
 
@@ -12,7 +13,6 @@ import (
 // faults are real ones, and nothing is left of the build.
 func TestClusterDriver_faults(t *testing.T) {
 	t.Parallel()
-	baseline := "pod-security.kubernetes.io/enforce=baseline"
 	for _, tt := range []struct {
 		name    string
 		label   string
@@ -39,7 +39,7 @@ func TestClusterDriver_faults(t *testing.T) {
 			prepare: func(t *testing.T, c *cluster) {
 				c.kubectl(t, "", "create", "quota", "none", "--hard=count/jobs.batch=0")
 			}},
-		{name: "restricted", label: "pod-security.kubernetes.io/enforce=restricted", code: 6, says: []string{"restricted", "baseline"}},
+		{name: "restricted", label: restricted, code: 6, says: []string{"restricted", "baseline"}},
 		{name: "no_such_namespace", code: 2, says: []string{"no-such-place"},
 			args: func(*cluster) []string { return []string{"--k8s-namespace=no-such-place"} }},
 		{name: "no_such_service_account", code: 6, says: []string{"nobody"},
@@ -47,19 +47,11 @@ func TestClusterDriver_faults(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			label := tt.label
-			if label == "" {
-				label = baseline
-			}
-			c := newCluster(t, label)
+			c := newCluster(t, cmp.Or(tt.label, baseline))
 			if tt.prepare != nil {
 				tt.prepare(t, c)
 			}
-			step := tt.step
-			if step == "" {
-				step = "true"
-			}
-			dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN " + step + "\n"})
+			dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN " + cmp.Or(tt.step, "true") + "\n"})
 			args := []string{"--context=" + dir, "--destination=" + c.repository(t) + ":1", "--platform=linux/amd64"}
 			if tt.args != nil {
 				args = append(args, tt.args(c)...)
@@ -77,7 +69,7 @@ func TestClusterDriver_faults(t *testing.T) {
 // A pod that somebody deletes, or a node drains, is started again.
 func TestClusterDriver_pod_killed(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	image := c.repository(t)
 	r := c.start(t, "--context="+c.slowly(t), "--platform=linux/amd64", "--destination="+image+":1")
 	r.says(t, begun)
@@ -92,7 +84,7 @@ func TestClusterDriver_pod_killed(t *testing.T) {
 // before those that are.
 
 func TestClusterDriver_no_usable_node(t *testing.T) {
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN uname -m | tee /machine\n"})
 	for _, tt := range []struct {
 		name     string
@@ -126,7 +118,7 @@ func TestClusterDriver_no_usable_node(t *testing.T) {
 }
 
 func TestClusterDriver_api_server_restarts(t *testing.T) {
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	image := c.repository(t)
 	r := c.start(t, "--context="+c.slowly(t), "--platform=linux/amd64,linux/arm64", "--destination="+image+":1")
 	r.says(t, begun)

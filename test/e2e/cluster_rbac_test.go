@@ -107,7 +107,7 @@ func TestClusterDriver_rbac(t *testing.T) {
 
 	// build is one that takes all rights when it is to succeed, with less of them.
 	build := func(t *testing.T, local, global []right, more ...string) result {
-		c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+		c := newCluster(t, baseline)
 		config := c.allow(t, local, global)
 		dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\nRUN --mount=type=secret,id=s cat /run/secrets/s; sleep 6\n"})
 		args := c.driverArgs("--context="+dir, "--platform=linux/amd64", "--destination="+c.repository(t)+":1", "--secret=id=s,src="+secret,
@@ -161,7 +161,7 @@ func TestClusterDriver_rbac(t *testing.T) {
 // An answer that is lost on the way is asked for again, and no second Job is made.
 func TestClusterDriver_answer_lost(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	local, global := documented(t, c)
 	config := c.allow(t, local, global)
 	server, err := url.Parse(c.server(t))
@@ -194,7 +194,7 @@ func TestClusterDriver_answer_lost(t *testing.T) {
 // go with its pod, whatever happens to that.
 func TestClusterDriver_in_cluster(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	local, global := documented(t, c)
 	c.allow(t, local, global)
 	server, err := url.Parse(c.server(t))

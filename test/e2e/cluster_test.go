@@ -23,8 +23,13 @@ type cluster struct {
 	namespace                                  string
 }
 
-// newCluster makes a namespace, which disappears with the test. Labels are for
-// Pod Security: pod-security.kubernetes.io/enforce=baseline.
+// Labels of namespaces: the level of Pod Security.
+const (
+	baseline   = "pod-security.kubernetes.io/enforce=baseline"
+	restricted = "pod-security.kubernetes.io/enforce=restricted"
+)
+
+// newCluster makes a namespace with labels, which disappears with the test.
 func newCluster(t *testing.T, labels ...string) *cluster {
 	t.Helper()
 	if os.Getenv("KMA_TEST_CLUSTER") == "" {
@@ -180,7 +185,7 @@ func TestCluster_nodes(t *testing.T) {
 // step, and pushes. One node's steps are emulated.
 func TestCluster_plain_job(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "pod-security.kubernetes.io/enforce=baseline")
+	c := newCluster(t, baseline)
 	c.kubectl(t, "", "create", "configmap", "context", "--from-literal=Dockerfile=FROM "+c.bases+"/busybox:1\nRUN uname -m | tee /machine\n")
 	for arch, machine := range map[string]string{"amd64": "x86_64", "arm64": "aarch64"} {
 		t.Run(arch, func(t *testing.T) {
@@ -228,10 +233,10 @@ func TestCluster_faults(t *testing.T) {
 			c.kubectl(t, "", "create", "quota", "none", "--hard=pods=0")
 			return sleep(c)
 		}, event: "exceeded quota"},
-		{name: "restricted", labels: []string{"pod-security.kubernetes.io/enforce=restricted"}, job: func(t *testing.T, c *cluster) plainJob {
+		{name: "restricted", labels: []string{restricted}, job: func(t *testing.T, c *cluster) plainJob {
 			return sleep(c)
 		}, event: `violates PodSecurity "restricted:latest"`},
-		{name: "restricted_and_conforming", labels: []string{"pod-security.kubernetes.io/enforce=restricted"}, job: func(t *testing.T, c *cluster) plainJob {
+		{name: "restricted_and_conforming", labels: []string{restricted}, job: func(t *testing.T, c *cluster) plainJob {
 			j := sleep(c)
 			j.restricted, j.args = true, []string{"sh", "-c", "exit 4"}
 			return j
