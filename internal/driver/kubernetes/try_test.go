@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"crypto/tls"
 	"errors"
 	"testing"
 
@@ -20,12 +21,13 @@ func TestAPIError(t *testing.T) {
 	_, ok := errors.AsType[*UnavailableError](d.apiError("x", errors.New("connection refused")))
 	assert.Check(t, ok)
 	for err, want := range map[error]bool{
-		errors.New("connection refused"):                  true,
-		apierrors.NewTooManyRequests("later", 1):          true,
-		apierrors.NewInternalError(errors.New("etcd")):    true,
-		apierrors.NewForbidden(resource, "x", nil):        false,
-		apierrors.NewNotFound(resource, "x"):              false,
-		apierrors.NewInvalid(schema.GroupKind{}, "", nil): false,
+		errors.New("connection refused"):                                        true,
+		&tls.CertificateVerificationError{Err: errors.New("unknown authority")}: false,
+		apierrors.NewTooManyRequests("later", 1):                                true,
+		apierrors.NewInternalError(errors.New("etcd")):                          true,
+		apierrors.NewForbidden(resource, "x", nil):                              false,
+		apierrors.NewNotFound(resource, "x"):                                    false,
+		apierrors.NewInvalid(schema.GroupKind{}, "", nil):                       false,
 	} {
 		assert.Check(t, is.Equal(passing(err), want), err.Error())
 	}
