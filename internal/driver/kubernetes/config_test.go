@@ -115,6 +115,10 @@ func TestPod(t *testing.T) {
 	assert.Check(t, !*spec.AutomountServiceAccountToken)
 	assert.Check(t, is.Equal(spec.SecurityContext.SeccompProfile.Type, corev1.SeccompProfileTypeRuntimeDefault))
 	assert.Check(t, ours.SecurityContext == nil && !spec.HostNetwork && !spec.HostPID && !spec.HostIPC)
+	for i, taint := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+		assert.Check(t, is.Equal(spec.Tolerations[i].Key, taint))
+		assert.Check(t, is.Equal(*spec.Tolerations[i].TolerationSeconds, int64(lostSeconds)), "a lost node has a minute")
+	}
 	env := map[string]string{}
 	for _, e := range ours.Env {
 		env[e.Name] = e.Value

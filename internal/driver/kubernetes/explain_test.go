@@ -44,7 +44,7 @@ func TestRun_explains(t *testing.T) {
 			p.DeletionTimestamp, p.DeletionGracePeriodSeconds, p.Finalizers = &metav1.Time{Time: time.Now()}, new(int64), []string{"batch.kubernetes.io/job-tracking"}
 			return p
 		}, nil, "DeletionByTaintManager"},
-		{"lost_again", nil, evicted, nil, "Evicted: the node was low on memory"},
+		{"lost_again", nil, evicted, nil, "(Evicted: the node was low on memory): it was tried 1 times (--k8s-retries=0)"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -84,4 +84,52 @@ func TestWaiting_begins_anew_on_a_node(t *testing.T) {
 		f.faulty, f.asked = long, time.Time{}
 	}
 	assert.ErrorContains(t, f.waiting(t.Context(), view{pod: placed}), "node node-x has not started the pod yet")
+}
+
+// A Job that the cluster ends took too long, or was one that nobody waited for.
+func TestRun_explains_ended_jobs(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, reason string
+		deadline     time.Duration
+		want         string
+	}{
+		{"deadline", batchv1.JobReasonDeadlineExceeded, time.Second, "took longer than --k8s-deadline=1s"},
+		{"lease", batchv1.JobReasonDeadlineExceeded, 0, "nobody had renewed its lease for 5m0s"},
+		{"lease_before_the_deadline", batchv1.JobReasonDeadlineExceeded, time.Hour, "nobody had renewed its lease"},
+		{"other", "Other", 0, "the cluster ended its Job: for some reason"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			c := usual()
+			c.Deadline = tc.deadline
+			d, _, _ := quick(t, c, func(_ int, job *batchv1.Job) *corev1.Pod {
+				job.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue, Reason: tc.reason, Message: "for some reason"}}
+				return nil
+			})
+			assert.ErrorContains(t, d.Run(t.Context(), tasks()[:1]), tc.want)
+		})
+	}
+}
+
+// A build goes on when its log cannot be followed, and says so.
+func TestRun_without_the_log(t *testing.T) {
+	t.Parallel()
+	d, client, show := quick(t, usual(), func(int, *batchv1.Job) *corev1.Pod { return ended(0, "Completed", "built") })
+	client.PrependReactor("get", "pods", forbidden("pods"))
+	assert.NilError(t, d.Run(t.Context(), tasks()[:1]))
+	assert.Check(t, is.Contains(show.text(), "the log cannot be shown: "))
+}
+
+// What may not be watched ends the build at once, and leaves nothing.
+func TestRun_forbidden(t *testing.T) {
+	t.Parallel()
+	for _, resource := range []string{"jobs", "pods"} {
+		d, client, _ := quick(t, usual(), func(int, *batchv1.Job) *corev1.Pod { return nil })
+		client.PrependReactor("list", resource, forbidden(resource))
+		assert.ErrorContains(t, d.Run(t.Context(), tasks()), "examples/kubernetes/rbac.yaml")
+		jobs, err := client.Tracker().List(batchv1.SchemeGroupVersion.WithResource("jobs"), batchv1.SchemeGroupVersion.WithKind("Job"), "ns")
+		assert.NilError(t, err)
+		assert.Check(t, is.Len(jobs.(*batchv1.JobList).Items, 0))
+	}
 }

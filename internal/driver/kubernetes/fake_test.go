@@ -14,8 +14,10 @@ import (
 	"gotest.tools/v3/assert"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -132,4 +134,11 @@ func left(t *testing.T, client *fake.Clientset) int {
 	jobs, err := client.BatchV1().Jobs("").List(context.Background(), metav1.ListOptions{})
 	assert.NilError(t, err)
 	return len(jobs.Items)
+}
+
+// forbidden is the answer to somebody without a right.
+func forbidden(resource string) clienttesting.ReactionFunc {
+	return func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("no"))
+	}
 }

@@ -8,12 +8,9 @@ import (
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
 )
 
 func node(arch string, change ...func(*corev1.Node)) *corev1.Node {
@@ -38,6 +35,9 @@ func sevenCordoned() (out []runtime.Object) {
 	}
 	return out
 }
+func shunned(n *corev1.Node) {
+	n.Spec.Taints = []corev1.Taint{{Key: "spare", Effect: corev1.TaintEffectPreferNoSchedule}}
+}
 func pool(n *corev1.Node) { n.Labels["pool"] = "a" }
 
 func TestPlace(t *testing.T) {
@@ -57,6 +57,7 @@ func TestPlace(t *testing.T) {
 		{"not_ready", "linux/arm64", []runtime.Object{node("arm64", notReady)}, nil, "", "not ready: node-arm64"},
 		{"tainted", "linux/arm64", []runtime.Object{node("arm64", tainted)}, nil, "", "tainted builds=arm:NoSchedule: node-arm64"},
 		{"tolerated", "linux/arm64", []runtime.Object{node("arm64", tainted)}, func(c *Config) { c.Tolerations = []string{"builds"} }, "arm64", ""},
+		{"shunned_is_usable", "linux/arm64", []runtime.Object{node("arm64", shunned)}, nil, "arm64", ""},
 		{"other_taint_tolerated", "linux/arm64", []runtime.Object{node("arm64", tainted)}, func(c *Config) { c.Tolerations = []string{"builds=x86"} }, "", "tainted"},
 		{"selected", "linux/arm64", []runtime.Object{node("arm64", pool)}, func(c *Config) { c.NodeSelector = []string{"pool=a"} }, "arm64", ""},
 		{"not_selected", "linux/arm64", []runtime.Object{node("arm64", pool)}, func(c *Config) { c.NodeSelector = []string{"pool=b"} }, "", "not selected"},
@@ -91,9 +92,7 @@ func TestPlace(t *testing.T) {
 func TestPlace_forbidden(t *testing.T) {
 	t.Parallel()
 	client := fake.NewClientset()
-	client.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
-		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "", errors.New("no"))
-	})
+	client.PrependReactor("list", "nodes", forbidden("nodes"))
 	d, show := newDriver(t, usual()), &told{}
 	d.client, d.Progress = client, show
 	got, err := d.Place(t.Context(), []string{"linux/386", "linux/arm/v7"})

@@ -161,6 +161,35 @@ func TestCreate_again(t *testing.T) {
 	assert.Check(t, apierrors.IsAlreadyExists(err), "%v", err)
 }
 
+// A Job that may have been made is removed, though no answer ever came.
+func TestRun_no_answer(t *testing.T) {
+	t.Parallel()
+	d, client, _ := quick(t, usual(), func(int, *batchv1.Job) *corev1.Pod { return nil })
+	d.pace.first = 0
+	client.PrependReactor("create", "jobs", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		assert.Check(t, client.Tracker().Add(a.(clienttesting.CreateAction).GetObject()))
+		return true, nil, errors.New("connection reset by peer")
+	})
+	_, ok := errors.AsType[*UnavailableError](d.Run(t.Context(), tasks()[:1]))
+	assert.Check(t, ok)
+	assert.Check(t, is.Equal(left(t, client), 0))
+}
+
+// Jobs go with the pod that the driver runs in.
+func TestRun_owner(t *testing.T) {
+	t.Parallel()
+	own := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "own", Namespace: "ns", UID: "its-uid"}}
+	var owners []metav1.OwnerReference
+	d, client, _ := quick(t, usual(), func(_ int, job *batchv1.Job) *corev1.Pod {
+		owners = job.OwnerReferences
+		return ended(0, "Completed", "built")
+	})
+	assert.NilError(t, client.Tracker().Add(own))
+	d.ownPod = own.Name
+	assert.NilError(t, d.Run(t.Context(), tasks()[:1]))
+	assert.Check(t, is.DeepEqual(owners, []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "own", UID: "its-uid"}}))
+}
+
 // The deadline of a Job moves on while somebody waits for it.
 func TestRenew(t *testing.T) {
 	t.Parallel()
