@@ -4,6 +4,7 @@
 // usage: bench [-only M1,W4] [-peers buildkit,kaniko,buildah] [-runs 5]
 //
 //	[-out FILE] [-chart FILE] [-limits=false]
+//	[-draw FILE -chart FILE]
 //
 // Every engine runs on the same file system with the same registry, pulls its base
 // images, pushes its result, and starts from nothing: a new state directory, a
