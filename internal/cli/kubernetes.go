@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"path"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/org/kaniko-multiarch/internal/build"
 	"github.com/org/kaniko-multiarch/internal/driver/kubernetes"
@@ -94,7 +97,7 @@ func (k *onCluster) build(ctx context.Context, o build.Options) (*local.Result, 
 	if err != nil {
 		return nil, err
 	}
-	payloads, err := job.Prepare(ctx, job.From{Registry: k.client, LookupEnv: k.w.LookupEnv, Secrets: k.secrets, Stdin: k.w.Stdin}, elsewhere(o))
+	payloads, err := k.prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +126,19 @@ func (k *onCluster) build(ctx context.Context, o build.Options) (*local.Result, 
 	}
 	result.Warnings = k.show.list()
 	return result, nil
+}
+
+// prepare stores what Jobs need of this machine. A large context takes a while.
+func (k *onCluster) prepare(ctx context.Context, o build.Options) (map[string]job.Payload, error) {
+	id := digest.FromString("prepare")
+	k.show.Plan(progress.Vertex{ID: id, Name: "preparing the Jobs"})
+	k.show.Start(id)
+	payloads, err := job.Prepare(ctx, job.From{
+		Registry: k.client, LookupEnv: k.w.LookupEnv, Secrets: k.secrets, Stdin: k.w.Stdin,
+		Say: func(text string) { _, _ = io.WriteString(k.show.Log(id, 2), text+"\n") },
+	}, elsewhere(o))
+	k.show.Done(id, false, err)
+	return payloads, err
 }
 
 // elsewhere is what Jobs are asked for: they have all of their pod, and it is here

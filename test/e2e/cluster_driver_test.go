@@ -189,6 +189,7 @@ func TestClusterDriver_context(t *testing.T) {
 		registry := listener.Addr().String()
 		r := c.build(t, "--context="+dir, "--platform=linux/amd64", "--insecure-registry="+registry, "--destination="+registry+"/context/app:"+tag)
 		assert.Equal(t, r.code, 0, "%s", r.stderr)
+		assert.Check(t, is.Contains(r.stderr, "sent to "+registry+"/context/app"))
 		return sent.Load()
 	}
 	first, again := counted("1"), counted("2")
