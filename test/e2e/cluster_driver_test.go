@@ -229,13 +229,13 @@ func TestClusterDriver_executor(t *testing.T) {
 	c.empty(t)
 }
 
-// A build's secrets reach the step, and nothing that lists Jobs and pods.
+// A build's secrets reach the step, and neither a log nor what lists Jobs and pods.
 func TestClusterDriver_secrets(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, baseline)
 	image := c.repository(t)
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + c.bases + "/busybox:1\n" +
-		"RUN --mount=type=secret,id=token test \"$(cat /run/secrets/token)\" = tell-nobody && echo be\"\"gun && sleep 4\n"})
+		"RUN --mount=type=secret,id=token echo \"it is $(cat /run/secrets/token)\" && echo begun && sleep 4\n"})
 	secret := filepath.Join(t.TempDir(), "token")
 	assert.NilError(t, os.WriteFile(secret, []byte("tell-nobody"), 0o600))
 	r := c.start(t, "--context="+dir, "--platform=linux/amd64", "--destination="+image+":1", "--secret=id=token,src="+secret)
@@ -243,9 +243,11 @@ func TestClusterDriver_secrets(t *testing.T) {
 	owner := c.kubectl(t, "", "get", "secrets", "-o", "jsonpath={.items[*].metadata.ownerReferences[*].kind}")
 	assert.Check(t, is.Equal(owner, "Job"))
 	assert.Check(t, !strings.Contains(c.kubectl(t, "", "get", "jobs,pods,events", "-o", "json"), "tell-nobody"))
+	assert.Check(t, !strings.Contains(c.kubectl(t, "", "logs", "--selector=batch.kubernetes.io/job-name"), "tell-nobody"))
 	ended := r.end(t)
 	assert.Equal(t, ended.code, 0, "%s", ended.stderr)
-	assert.Check(t, !strings.Contains(ended.stderr, "tell-nobody\n"))
+	assert.Check(t, is.Contains(ended.stderr, " it is ***"))
+	assert.Check(t, !strings.Contains(ended.stderr, "tell-nobody"))
 	c.empty(t)
 }
 

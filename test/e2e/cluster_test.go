@@ -115,7 +115,7 @@ func (c *cluster) until(t *testing.T, object, jsonpath, want string) {
 	}, poll.WithTimeout(2*time.Minute), poll.WithDelay(500*time.Millisecond))
 }
 
-// event waits until the namespace has an event with a text, and returns all of them.
+// event waits until the namespace has an event with a text.
 func (c *cluster) event(t *testing.T, text string) {
 	t.Helper()
 	c.until(t, "events", `{range .items[*]}{.reason}: {.message}{"\n"}{end}`, text)
@@ -205,7 +205,7 @@ func TestCluster_plain_job(t *testing.T) {
 // What goes wrong on clusters goes wrong on this one, too, with the same words.
 func TestCluster_faults(t *testing.T) {
 	t.Parallel()
-	sleep := func(c *cluster) plainJob { return plainJob{arch: "amd64", image: c.bases + "/busybox:1"} }
+	plain := func(c *cluster) plainJob { return plainJob{arch: "amd64", image: c.bases + "/busybox:1"} }
 	for _, tt := range []struct {
 		name   string
 		labels []string
@@ -214,12 +214,12 @@ func TestCluster_faults(t *testing.T) {
 		event  string
 	}{
 		{name: "step_fails", job: func(t *testing.T, c *cluster) plainJob {
-			j := sleep(c)
+			j := plain(c)
 			j.args = []string{"sh", "-c", "exit 3"}
 			return j
 		}, status: `"exitCode":3`},
 		{name: "out_of_memory", job: func(t *testing.T, c *cluster) plainJob {
-			j := sleep(c)
+			j := plain(c)
 			j.memory, j.args = "16Mi", []string{"sh", "-c", "x=x; while :; do x=$x$x; done"}
 			return j
 		}, status: "OOMKilled"},
@@ -231,13 +231,13 @@ func TestCluster_faults(t *testing.T) {
 		}, event: "FailedScheduling"},
 		{name: "quota", job: func(t *testing.T, c *cluster) plainJob {
 			c.kubectl(t, "", "create", "quota", "none", "--hard=pods=0")
-			return sleep(c)
+			return plain(c)
 		}, event: "exceeded quota"},
 		{name: "restricted", labels: []string{restricted}, job: func(t *testing.T, c *cluster) plainJob {
-			return sleep(c)
+			return plain(c)
 		}, event: `violates PodSecurity "restricted:latest"`},
 		{name: "restricted_and_conforming", labels: []string{restricted}, job: func(t *testing.T, c *cluster) plainJob {
-			j := sleep(c)
+			j := plain(c)
 			j.restricted, j.args = true, []string{"sh", "-c", "exit 4"}
 			return j
 		}, status: `"exitCode":4`},
