@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"io"
@@ -16,7 +15,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -24,7 +22,6 @@ import (
 
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"github.com/org/kaniko-multiarch/internal/record"
 )
@@ -43,78 +40,11 @@ func (c *cluster) build(t *testing.T, args ...string) result {
 	return runWith(t, c.env(), c.driverArgs(args...)...)
 }
 
-// running is the program while it runs.
-type running struct {
-	*exec.Cmd
-	output output
-	done   chan struct{}
-}
-
-// output may be read while it is written.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // start does not wait for the program.
 func (c *cluster) start(t *testing.T, args ...string) *running {
 	t.Helper()
-	cmd := command(t, t.Context(), c.env(), c.driverArgs(args...)...)
-	r := &running{Cmd: cmd, done: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = &r.output, &r.output
-	assert.NilError(t, cmd.Start())
-	go func() {
-		_ = cmd.Wait()
-		close(r.done)
-	}()
-	return r
+	return start(t, c.env(), c.driverArgs(args...)...)
 }
-
-// end returns what the program left.
-func (r *running) end(t *testing.T) result {
-	t.Helper()
-	select {
-	case <-r.done:
-	case <-time.After(4 * time.Minute):
-		t.Fatal("the program does not end")
-	}
-	return result{code: r.ProcessState.ExitCode(), stderr: r.output.String()}
-}
-
-// says waits until the program shows a line, while it runs.
-func (r *running) says(t *testing.T, line *regexp.Regexp) {
-	t.Helper()
-	poll.WaitOn(t, func(poll.LogT) poll.Result {
-		select {
-		case <-r.done:
-			return poll.Error(errEnded(r.output.String()))
-		default:
-		}
-		if !line.MatchString(r.output.String()) {
-			return poll.Continue("no line is %s:\n%s", line, &r.output)
-		}
-		return poll.Success()
-	}, poll.WithTimeout(2*time.Minute), poll.WithDelay(100*time.Millisecond))
-}
-
-// begun is what slowly shows: a step's output has its number and time before it.
-var begun = regexp.MustCompile(`(?m)^#\d+ [0-9.]+ begun$`)
-
-type errEnded string
-
-func (e errEnded) Error() string { return "the program has ended: " + string(e) }
 
 func (c *cluster) repository(t *testing.T) string {
 	return c.registry + "/" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))

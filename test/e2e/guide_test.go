@@ -125,18 +125,6 @@ func (g guide) script(t *testing.T, text string, env ...string) result {
 	return finished(t, cmd)
 }
 
-func finished(t *testing.T, cmd *exec.Cmd) result {
-	t.Helper()
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
-}
-
 // machines is what `uname -m` says on each platform.
 func machines() map[string]string { return map[string]string{"amd64": "x86_64", "arm64": "aarch64"} }
 

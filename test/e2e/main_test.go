@@ -98,28 +98,17 @@ func runWith(t *testing.T, env []string, args ...string) result {
 	return finished(t, command(t, t.Context(), env, args...))
 }
 
-// stopped runs a command, sends it a signal once text is in its standard error,
-// and waits for its end.
-func stopped(t *testing.T, cmd *exec.Cmd, text string, signal os.Signal) result {
+// finished runs a command to its end, and returns what it left.
+func finished(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
-	stderr, err := cmd.StderrPipe()
-	assert.NilError(t, err)
-	assert.NilError(t, cmd.Start())
-	var seen bytes.Buffer
-	buf := make([]byte, 1024)
-	for !strings.Contains(seen.String(), text) {
-		n, err := stderr.Read(buf)
-		seen.Write(buf[:n])
-		assert.NilError(t, err, seen.String())
-	}
-	assert.NilError(t, cmd.Process.Signal(signal))
-	_, err = seen.ReadFrom(stderr)
-	assert.NilError(t, err)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
 	var exit *exec.ExitError
-	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	return result{code: cmd.ProcessState.ExitCode(), stderr: seen.String()}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
 // ok runs the program and fails the test when it fails.
