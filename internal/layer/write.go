@@ -44,18 +44,24 @@ func Write(ctx context.Context, w io.Writer, root string, changes []Change, opts
 		buf:   make([]byte, 256<<10),
 	}
 	for i, c := range sorted {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
 		if err := c.check(); err != nil {
 			return err
 		}
 		if i > 0 && sorted[i-1].Path == c.Path {
 			return fmt.Errorf("%q is listed as changed twice", c.Path)
 		}
-		if err := t.change(ctx, c); err != nil {
+	}
+	err := lookAhead(ctx, sorted, t.look, func(c Change, f *found) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := t.change(ctx, c, f); err != nil {
 			return fmt.Errorf("adding %q to the layer: %w", c.Path, err)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	return t.tar.Close()
 }
@@ -73,7 +79,7 @@ type writer struct {
 	buf   []byte
 }
 
-func (t *writer) change(ctx context.Context, c Change) error {
+func (t *writer) change(ctx context.Context, c Change, f *found) error {
 	if c.Kind == Delete {
 		if err := t.parents(c.Path); err != nil {
 			return err
@@ -86,23 +92,19 @@ func (t *writer) change(ctx context.Context, c Change) error {
 			Format:   tar.FormatPAX,
 		})
 	}
-	var st unix.Stat_t
-	if err := unix.Lstat(t.full(c.Path), &st); err != nil {
-		return err
+	if f.err != nil {
+		return f.err
 	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFSOCK:
+	if f.is.Mode&unix.S_IFMT == unix.S_IFSOCK {
 		return nil
-	case unix.S_IFDIR:
-		if err := t.parents(c.Path); err != nil {
-			return err
-		}
-		return t.dir(c.Path, &st)
 	}
 	if err := t.parents(c.Path); err != nil {
 		return err
 	}
-	return t.file(ctx, c.Path, &st)
+	if f.is.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return t.dir(c.Path, f)
+	}
+	return t.file(ctx, c.Path, f)
 }
 
 func (t *writer) full(name string) string { return filepath.Join(t.root, name) }
@@ -116,27 +118,28 @@ func (t *writer) parents(name string) error {
 	if err := t.parents(dir); err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Lstat(t.full(dir), &st); err != nil {
-		return err
+	f := t.look(dir)
+	if f.err != nil {
+		return f.err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	if f.is.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return fmt.Errorf("%q is not a directory", dir)
 	}
-	return t.dir(dir, &st)
+	return t.dir(dir, f)
 }
 
-func (t *writer) dir(name string, st *unix.Stat_t) error {
+func (t *writer) dir(name string, f *found) error {
 	t.dirs[name] = true
-	hdr := t.header(name+"/", st)
+	hdr := t.header(name+"/", &f.is)
 	hdr.Typeflag = tar.TypeDir
-	if err := t.xattrs(hdr, name); err != nil {
+	if err := addXattrs(hdr, f.xattrs); err != nil {
 		return err
 	}
 	return t.tar.WriteHeader(hdr)
 }
 
-func (t *writer) file(ctx context.Context, name string, st *unix.Stat_t) error {
+func (t *writer) file(ctx context.Context, name string, f *found) error {
+	st := &f.is
 	hdr := t.header(name, st)
 	if st.Nlink > 1 {
 		id := inode{uint64(st.Dev), st.Ino}
@@ -146,11 +149,14 @@ func (t *writer) file(ctx context.Context, name string, st *unix.Stat_t) error {
 		}
 		t.links[id] = name
 	}
-	if err := t.xattrs(hdr, name); err != nil {
+	if err := addXattrs(hdr, f.xattrs); err != nil {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
+		if f.read {
+			return t.small(hdr, f)
+		}
 		return t.regular(ctx, name, hdr)
 	case unix.S_IFLNK:
 		target, err := os.Readlink(t.full(name))
@@ -190,8 +196,25 @@ func (t *writer) regular(ctx context.Context, name string, hdr *tar.Header) erro
 	if err != nil {
 		return err
 	}
-	if n != hdr.Size {
-		return fmt.Errorf("the file shrank from %d to %d bytes while it was read", hdr.Size, n)
+	return shrank(hdr.Size, n)
+}
+
+// small writes a file that was read before.
+func (t *writer) small(hdr *tar.Header, f *found) error {
+	hdr.Typeflag, hdr.Size = tar.TypeReg, f.is.Size
+	if err := shrank(hdr.Size, int64(len(f.content))); err != nil {
+		return err
+	}
+	if err := t.tar.WriteHeader(hdr); err != nil {
+		return err
+	}
+	_, err := t.tar.Write(f.content)
+	return err
+}
+
+func shrank(from, to int64) error {
+	if from != to {
+		return fmt.Errorf("the file shrank from %d to %d bytes while it was read", from, to)
 	}
 	return nil
 }
@@ -212,10 +235,9 @@ func (t *writer) header(name string, st *unix.Stat_t) *tar.Header {
 	}
 }
 
-func (t *writer) xattrs(hdr *tar.Header, name string) error {
-	attrs, err := Xattrs(t.full(name), t.opts.Xattr)
-	if err != nil || len(attrs) == 0 {
-		return err
+func addXattrs(hdr *tar.Header, attrs map[string]string) error {
+	if len(attrs) == 0 {
+		return nil
 	}
 	hdr.PAXRecords = make(map[string]string, len(attrs))
 	for attr, value := range attrs {
