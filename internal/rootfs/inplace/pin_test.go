@@ -142,7 +142,7 @@ func TestPinned_used_while_written(t *testing.T) {
 			t.Parallel()
 			s := newStore(t, t.TempDir())
 			layers := fixture(t, s)
-			l := step(t, s, layers, "echo 1 >x; echo 2 >y; ln h1 h3", rootfs.Top)
+			l := step(t, s, layers, "head -c 200000 /dev/urandom | tee x >y; ln h1 h3", rootfs.Top)
 			want := layerTar(t, l, nil)
 			got := &during{do: func() { use(s, append(slices.Clone(layers), l)) }}
 			assert.NilError(t, l.WriteTar(t.Context(), got, rootfs.TarOptions{}))
@@ -164,6 +164,7 @@ func TestPinned_disturbed(t *testing.T) {
 		"walks":           {script: "find . >/dev/null; du . >/dev/null"},
 		"deletes":         {script: "find . -name own -delete", damaged: true},
 		"deletes_all":     {script: "rm -rf builds/*/t/*", damaged: true},
+		"deletes_unseen":  {script: "for f in builds/*/t/*/own; do d=${f%/*}; touch -r $d /dev/shm/$$; rm $f; touch -r /dev/shm/$$ $d; rm /dev/shm/$$; done", damaged: true},
 		"deletes_below":   {script: "find . -name f -delete", damaged: true},
 		"restores":        {script: "find . -name own -exec chmod u+w {} +", damaged: true},
 		"restores_below":  {script: "find . -name f -exec chmod u+w {} +"},

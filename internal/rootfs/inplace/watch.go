@@ -111,22 +111,18 @@ func (s *Store) unwatch(ctx context.Context, w *watch) error {
 		s.settled.Lock()
 		defer s.settled.Unlock()
 	}
-	type state struct {
-		use    use
-		pinned bool
-	}
 	s.mu.Lock()
 	s.watch = nil
-	trees := map[*tree]state{}
+	uses := map[*tree]use{}
 	for _, t := range s.trees {
-		trees[t] = state{t.use, t.pinned() != nil}
+		uses[t] = t.use
 	}
 	s.mu.Unlock()
 	if !disturbed && !s.blind() {
 		return nil
 	}
 	errs := []error{s.checkTars()}
-	for t, is := range trees {
+	for t, use := range uses {
 		if w.owns(t) {
 			continue
 		}
@@ -136,9 +132,9 @@ func (s *Store) unwatch(ctx context.Context, w *watch) error {
 			continue
 		}
 		t.disturbed = true
-		switch {
-		case is.use == writing, is.use == idle && is.pinned:
-		case is.use == idle:
+		switch use {
+		case writing:
+		case idle:
 			errs = append(errs, s.drop(t))
 		default:
 			errs = append(errs, &DamagedError{What: "files of another stage, which are being read"})
