@@ -74,9 +74,9 @@ func (b *build) preload(tasks []*task) {
 				continue
 			}
 			for _, l := range files {
-				if l.load != nil {
+				if l.source != nil {
 					b.early.Go(func() error {
-						_, _ = l.load()
+						_, _ = l.source.load()
 						return nil
 					})
 				}

@@ -324,9 +324,9 @@ func (b *build) layerID(ctx context.Context, l *treeLayer) (digest.Digest, error
 func sourceID(ctx context.Context, l *treeLayer) (digest.Digest, error) {
 	sum := digest.SHA256.Digester()
 	made := l.made
-	if l.load != nil {
+	if l.source != nil {
 		var err error
-		if made, err = l.load(); err != nil {
+		if made, err = l.source.load(); err != nil {
 			return "", err
 		}
 	}

@@ -4,12 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/klauspost/compress/gzip"
@@ -266,4 +268,29 @@ func TestStages(t *testing.T) {
 			assert.DeepEqual(t, got, tc.want)
 		})
 	}
+}
+
+// losing is a store in which a step has damaged the first source that is read.
+type losing struct {
+	rootfs.Store
+	lost atomic.Bool
+}
+
+func (l *losing) View(ctx context.Context, layers []rootfs.Layer) (rootfs.View, error) {
+	if len(layers) == 1 && !l.lost.Swap(true) {
+		return nil, &rootfs.LostError{Err: errors.New("damaged")}
+	}
+	return l.Store.View(ctx, layers)
+}
+
+// A source that is lost is made again.
+func TestSource_again(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, script{})
+	w := &watched{Context: f.Contexts["context"].(*buildcontext.Context)}
+	f.Contexts["context"], f.Store = w, &losing{Store: f.store}
+	images, err := f.Build(t.Context(), f.load("FROM scratch\nCOPY a /b\n", "linux/amd64"))
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(w.copies.Load(), int32(2)))
+	assert.Check(t, is.Equal(f.sent.layerFiles(t, images[0], 0)["b"], "from the context"))
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/org/kaniko-multiarch/internal/buildcontext"
@@ -42,18 +41,26 @@ func (b *build) local(ctx context.Context, v *graph.Vertex, op *graph.LocalSourc
 		return nil, fmt.Errorf("there is no context %q", op.Name)
 	}
 	files := buildcontext.Selection{Include: op.Include, Exclude: op.Exclude, FollowPaths: op.FollowPaths}
+	make := func() (rootfs.Layer, error) {
+		return b.fill(ctx, v, func(dir string) error {
+			if err := from.Materialize(ctx, dir, files); err != nil {
+				return fmt.Errorf("loading context %q: %w", op.Name, err)
+			}
+			return nil
+		})
+	}
 	if b.Cache == nil || b.exported[v] {
-		return b.materialize(ctx, v, op.Name, from, files)
+		return b.source(v, make)
 	}
 	listing, err := from.List(ctx, b.SpoolDir, files)
 	if err != nil {
 		return nil, fmt.Errorf("loading context %q: %w", op.Name, err)
 	}
 	if listing == nil {
-		return b.materialize(ctx, v, op.Name, from, files)
+		return b.source(v, make)
 	}
-	load := func() (rootfs.Layer, error) {
-		made, err := b.materialize(ctx, v, op.Name, from, files)
+	checked := func() (rootfs.Layer, error) {
+		made, err := make()
 		if err != nil {
 			return nil, err
 		}
@@ -65,49 +72,56 @@ func (b *build) local(ctx context.Context, v *graph.Vertex, op *graph.LocalSourc
 			b.changed.Store(true)
 			b.warn(fmt.Sprintf("context %q changed while the build read it: nothing of this build is kept in the cache", op.Name))
 		}
-		return made[0][0].made, nil
+		return made, nil
 	}
-	return []tree{{&treeLayer{sums: fileop.NewSums(), listing: listing, load: sync.OnceValues(load)}}}, nil
-}
-
-// materialize copies the files of a context, so that what changes there while
-// the build runs does not matter.
-func (b *build) materialize(ctx context.Context, v *graph.Vertex, name string, from Context, files buildcontext.Selection) ([]tree, error) {
-	w, err := b.work(ctx, b.Store, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := from.Materialize(ctx, w.Path(), files); err != nil {
-		_ = w.Discard()
-		return nil, fmt.Errorf("loading context %q: %w", name, err)
-	}
-	return b.commitSource(ctx, v, w)
+	return []tree{{&treeLayer{sums: fileop.NewSums(), listing: listing, source: &source{make: checked}}}}, nil
 }
 
 // git checks a commit out.
 func (b *build) git(ctx context.Context, v *graph.Vertex, op *graph.GitSource) ([]tree, error) {
-	w, err := b.work(ctx, b.Store, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.Git.Checkout(ctx, op, w.Path()); err != nil {
-		_ = w.Discard()
-		return nil, err
-	}
-	return b.commitSource(ctx, v, w)
+	return b.source(v, func() (rootfs.Layer, error) {
+		return b.fill(ctx, v, func(dir string) error { return b.Git.Checkout(ctx, op, dir) })
+	})
 }
 
 // http downloads a file.
 func (b *build) http(ctx context.Context, v *graph.Vertex, op *graph.HTTPSource) ([]tree, error) {
+	return b.source(v, func() (rootfs.Layer, error) {
+		return b.fill(ctx, v, func(dir string) error { return b.download(ctx, dir, v, op) })
+	})
+}
+
+// fill makes the layer of a source: a copy, so that what changes there while the
+// build runs does not matter.
+func (b *build) fill(ctx context.Context, v *graph.Vertex, fill func(dir string) error) (rootfs.Layer, error) {
 	w, err := b.work(ctx, b.Store, nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.download(ctx, w.Path(), v, op); err != nil {
+	if err := fill(w.Path()); err != nil {
 		_ = w.Discard()
 		return nil, err
 	}
-	return b.commitSource(ctx, v, w)
+	l, err := w.Commit(ctx, b.tops.hints(graph.Edge{Vertex: v}, nil)...)
+	if err != nil {
+		return nil, fmt.Errorf("looking through the files: %w", err)
+	}
+	return l, nil
+}
+
+// source makes the tree of a source at once.
+func (b *build) source(v *graph.Vertex, make func() (rootfs.Layer, error)) ([]tree, error) {
+	s := &source{make: make}
+	made, err := s.load()
+	if err != nil {
+		return nil, err
+	}
+	l := &treeLayer{source: s}
+	if b.exported[v] {
+		l = madeLayer(made, b.Now())
+	}
+	l.sums = fileop.NewSums()
+	return []tree{{l}}, nil
 }
 
 func (b *build) download(ctx context.Context, dir string, v *graph.Vertex, op *graph.HTTPSource) error {

@@ -15,18 +15,14 @@ func (r *fileRun) take(ctx context.Context, i int) (rootfs.View, error) {
 	if !ok || !r.spareable(i) {
 		return nil, nil
 	}
-	t := r.tasks[r.vertex.Inputs[i].Vertex]
-	if t.taken {
+	t, store, files := r.tasks[r.vertex.Inputs[i].Vertex], r.stageOf(r.vertex, i).store, r.build.input(r.vertex, i)
+	layers, err := r.layers(ctx, store, files)
+	if err == nil && t.taken {
 		// This is not the first try: the files have to come again.
-		r.changed.Store(true)
-		again, err := r.runVertex(ctx, t.vertex)
-		if err != nil {
-			return nil, err
-		}
-		t.outputs = again
+		r.remake(files, layers)
+		layers, err = r.layers(ctx, store, files)
 	}
-	layers, err := r.layers(ctx, r.stageOf(r.vertex, i).store, r.build.input(r.vertex, i))
-	if err != nil || len(layers) != 1 {
+	if err != nil {
 		return nil, err
 	}
 	v, err := taker.Take(ctx, layers[0])

@@ -13,6 +13,8 @@ type tops struct {
 	// changed are the trees that a work is made of, or that are stacked with
 	// others. read are those that anybody opens.
 	changed, read map[graph.Edge]bool
+	// steps are how many vertices run a process.
+	steps int
 }
 
 // topsOf looks at who uses each tree. opened says that the images' are opened.
@@ -48,6 +50,7 @@ func (t *tops) add(v *graph.Vertex) {
 			change(i)
 		}
 	case *graph.Exec:
+		t.steps++
 		for _, m := range op.Mounts {
 			if !readOnly(m) {
 				change(m.Input)
@@ -66,8 +69,30 @@ func (t *tops) add(v *graph.Vertex) {
 // hints are those for the top layer of the tree of e, which is on below. A tree of
 // several layers is made again for who reads it.
 func (t *tops) hints(e graph.Edge, below tree) []rootfs.Hint {
-	if t.changed[e] || t.read[e] && len(below) > 0 {
+	if t.changed[e] || t.read[e] && len(below) > 0 || !isSource(e.Vertex) && !t.last(e.Vertex) {
 		return nil
 	}
 	return []rootfs.Hint{rootfs.Top}
+}
+
+// last reports whether no process can run after v, or beside it, that could get at
+// its files in place. Sources can be made again.
+func (t *tops) last(v *graph.Vertex) bool {
+	before := map[*graph.Vertex]bool{}
+	steps := 0
+	var visit func(v *graph.Vertex)
+	visit = func(v *graph.Vertex) {
+		if before[v] {
+			return
+		}
+		before[v] = true
+		if _, ok := v.Op.(*graph.Exec); ok {
+			steps++
+		}
+		for _, in := range v.Inputs {
+			visit(in.Vertex)
+		}
+	}
+	visit(v)
+	return steps == t.steps
 }

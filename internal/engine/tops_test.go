@@ -30,6 +30,8 @@ func TestTops(t *testing.T) {
 		"scratch_that_is_read": {dockerfile: "FROM scratch AS x\nCOPY a /1\nFROM debian\nCOPY --from=x /1 /2\n", want: []string{"/1", "/2", "context"}},
 		"mounted_context":      {dockerfile: "FROM debian\nRUN --mount=target=/m 1\n", want: []string{"1", "context"}},
 		"writable_context":     {dockerfile: "FROM debian\nRUN --mount=target=/m,rw 1\n", want: []string{"1"}},
+		"a_step_beside":        {dockerfile: "FROM debian AS x\nRUN 1\nFROM debian AS y\nCOPY a /2\nFROM scratch\nCOPY --from=x / /3\nCOPY --link --from=y / /4\n", want: []string{"/3", "context"}},
+		"a_step_before":        {dockerfile: "FROM debian AS x\nRUN 1\nFROM debian\nCOPY --from=x / /2\n", want: []string{"/2"}},
 		"opened_images":        {dockerfile: "FROM debian\nCOPY a /1\n", opened: true, want: []string{"context"}},
 		"opened_scratch":       {dockerfile: "FROM scratch\nCOPY a /1\n", opened: true, want: []string{"/1", "context"}},
 		"opened_links":         {dockerfile: "FROM debian\nCOPY --link a /1\n", opened: true, want: []string{"context"}},

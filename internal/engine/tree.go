@@ -38,9 +38,9 @@ type treeLayer struct {
 	blob                 *layer.Blob
 	err                  error
 
-	// load makes made, for a source whose files nobody has needed yet; listing has
-	// their names.
-	load    func() (rootfs.Layer, error)
+	// source makes the layer of a source that is no image; listing has the names of
+	// its files, if nobody needed more at first.
+	source  *source
 	listing *buildcontext.Listing
 
 	// sums are set for the files of a source. identifying makes id, their digest,
@@ -75,13 +75,13 @@ func (b *build) layers(ctx context.Context, store rootfs.Store, t tree) ([]rootf
 	out := make([]rootfs.Layer, len(t))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, l := range t {
-		if l.base == nil && l.load == nil {
+		if l.base == nil && l.source == nil {
 			out[i] = l.made
 			continue
 		}
 		group.Go(func() (err error) {
-			if l.load != nil {
-				out[i], err = l.load()
+			if l.source != nil {
+				out[i], err = l.source.load()
 				return err
 			}
 			unpacked, err := store.Base(ctx, l.base.diffID, func(ctx context.Context) (io.ReadCloser, error) {
@@ -115,25 +115,6 @@ func (b *build) work(ctx context.Context, store rootfs.Store, t tree) (rootfs.Wo
 		return nil, err
 	}
 	return store.Work(ctx, parents)
-}
-
-// view opens t for reading.
-func (b *build) view(ctx context.Context, store rootfs.Store, t tree) (rootfs.View, error) {
-	layers, err := b.layers(ctx, store, t)
-	if err != nil {
-		return nil, err
-	}
-	return store.View(ctx, layers)
-}
-
-// commitSource makes the files of w the tree of a source.
-func (b *build) commitSource(ctx context.Context, v *graph.Vertex, w rootfs.Work) ([]tree, error) {
-	t, err := b.commit(ctx, w, nil, graph.Edge{Vertex: v})
-	if err != nil {
-		return nil, err
-	}
-	t[0].sums = fileop.NewSums()
-	return []tree{t}, nil
 }
 
 // commit makes the changes of w the top layer of t, and that the tree of e.

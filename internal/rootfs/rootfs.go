@@ -61,6 +61,12 @@ type Taker interface {
 	Take(ctx context.Context, l Layer) (View, error)
 }
 
+// LostError is a layer whose files are not in the store any more.
+type LostError struct{ Err error }
+
+func (e *LostError) Error() string { return e.Err.Error() }
+func (e *LostError) Unwrap() error { return e.Err }
+
 // PartError is a part of a tree that was too small for what was done there.
 type PartError struct{ Name string }
 

@@ -125,7 +125,7 @@ func (s *Store) viewPinned(layers []*change) (*tree, error) {
 }
 
 func errLost() error {
-	return &DamagedError{What: "files of a build context or of a stage, which are nowhere else", Other: true}
+	return &rootfs.LostError{Err: &DamagedError{What: "files of a build context or of a stage, which are nowhere else", Other: true}}
 }
 
 // captured gives all layers tars of their own. Store.settled is read-locked.

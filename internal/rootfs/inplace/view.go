@@ -66,7 +66,7 @@ func (s *Store) Take(_ context.Context, l rootfs.Layer) (rootfs.View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.trees {
-		if t.use == idle && slices.Equal(t.layers, layers) {
+		if t.use == idle && !t.disturbed && t.holders == 0 && slices.Equal(t.layers, layers) {
 			t.use = writing
 			return &taken{s, t}, nil
 		}
