@@ -176,13 +176,14 @@ COPY kept /kept
 }
 
 // A step that walks through all of "/" finds the builder's directory, and the
-// files of other stages in it. They give the same image all the same.
+// files of other stages and of the context in it. They give the same image all the
+// same.
 func TestInPlace_walks_through_everything(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
 	registry, bases := service(t, "KMA_TEST_REGISTRY"), service(t, "KMA_TEST_BASES")
 	service(t, "KMA_TEST_DOCKER")
-	dir := contextDir(t, map[string]string{"kept": "kept", "Dockerfile": "FROM " + bases + `/busybox:1 AS one
+	dir := contextDir(t, map[string]string{"kept": "kept", "late.conf": "late", "Dockerfile": "FROM " + bases + `/busybox:1 AS one
 RUN echo one > /one.conf && chmod 4755 /one.conf
 COPY kept /copied.conf
 
@@ -193,7 +194,8 @@ RUN chown -R 5:5 /bin /kaniko; du -s / >/dev/null; true
 
 FROM one
 COPY --from=two /bin/busybox /from-two
-RUN ls -l /one.conf /copied.conf
+COPY late.conf /
+RUN ls -l /one.conf /copied.conf /late.conf
 `})
 	image := registry + "/inplace/walks"
 	r := inContainer(t, []string{"-v", dir + ":/workspace"}, "--context=/workspace", "--destination="+image+":container", "--reproducible")
