@@ -122,8 +122,12 @@ func (c Compression) Fill(ctx context.Context, p *Pending, dir string, write fun
 // gives every layer another digest.
 const blockSize = 1 << 20
 
-// maxBlocks bounds the memory that parallel gzip takes on large machines.
-const maxBlocks = 8
+// maxBlocks bounds the memory that parallel gzip takes on large machines. spareBlocks
+// are those that wait while no core is to.
+const (
+	maxBlocks   = 8
+	spareBlocks = 2
+)
 
 func (c Compression) writer(w io.Writer) (io.WriteCloser, string, error) {
 	switch c.Algorithm {
@@ -135,7 +139,7 @@ func (c Compression) writer(w io.Writer) (io.WriteCloser, string, error) {
 		if level < pgzip.BestSpeed || level > pgzip.BestCompression {
 			return nil, "", fmt.Errorf("gzip has no compression level %d: use 1 to 9", level)
 		}
-		z, err := newGzip(w, level, min(runtime.GOMAXPROCS(0), maxBlocks))
+		z, err := newGzip(w, level, min(runtime.GOMAXPROCS(0)+spareBlocks, maxBlocks))
 		return z, ocispecs.MediaTypeImageLayerGzip, err
 	case Zstd:
 		level := c.Level
