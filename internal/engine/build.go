@@ -43,6 +43,8 @@ type build struct {
 	// fail cancels everything with an error, and returns it.
 	fail func(error) error
 
+	// keepAll says that no layer is to be lost.
+	keepAll bool
 	// broken are layers that the cache promised and did not have.
 	broken map[digest.Digest]bool
 
@@ -83,13 +85,13 @@ func newBuild(e *Engine, g *graph.Graph) *build {
 		warned:   map[string]bool{},
 		tasks:    make(map[*graph.Vertex]*task, len(g.Vertices)),
 		exported: exported(g),
-		tops:     topsOf(g, e.Files != nil),
 		begun:    map[graph.Edge]bool{},
 		users:    usersOf(g),
 		stages:   stagesOf(g, e.Store),
 		slots:    semaphore.NewWeighted(int64(e.parallel())),
 		cores:    semaphore.NewWeighted(int64(runtime.NumCPU())),
 	}
+	b.tops = topsOf(g, e.Files != nil, func(v *graph.Vertex) bool { return b.exported[v] || b.writesCache() })
 	for _, v := range g.Vertices {
 		b.tasks[v] = &task{vertex: v, done: make(chan struct{})}
 	}
@@ -155,10 +157,13 @@ func (b *build) spare(keep []rootfs.Layer) {
 	}
 }
 
+// writesCache reports whether all layers are to be kept.
+func (b *build) writesCache() bool { return b.Cache != nil && !b.CacheReadOnly }
+
 // unwritten are the layers that have no blob yet and are, or may be, on their way
 // into an image or the cache.
 func (b *build) unwritten() (keep []rootfs.Layer) {
-	all := b.Cache != nil && !b.CacheReadOnly
+	all := b.writesCache()
 	for v, t := range b.tasks {
 		if !all && !b.exported[v] {
 			continue

@@ -8,6 +8,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -195,9 +196,14 @@ func (e *SourceError) Unwrap() error { return e.Err }
 // Build runs the graph and returns its images in the graph's order. An error of
 // a vertex is a *StepError.
 func (e *Engine) Build(ctx context.Context, g *graph.Graph) ([]*Image, error) {
-	broken := map[digest.Digest]bool{}
+	broken, keep := map[digest.Digest]bool{}, false
 	for {
-		images, err := e.build(ctx, g, broken)
+		images, err := e.build(ctx, g, broken, keep)
+		if _, lost := errors.AsType[*rootfs.LostError](err); lost && !keep && ctx.Err() == nil {
+			keep = true
+			e.Progress.Warn(progress.Warning{Text: fmt.Sprintf("the build starts again, and keeps what it threw away: %v", err)})
+			continue
+		}
 		layer, ok := brokenLayer(ctx, err, broken)
 		if !ok {
 			return images, err
@@ -207,10 +213,11 @@ func (e *Engine) Build(ctx context.Context, g *graph.Graph) ([]*Image, error) {
 	}
 }
 
-// build is one try to build, without the given layers of the cache.
-func (e *Engine) build(ctx context.Context, g *graph.Graph, broken map[digest.Digest]bool) ([]*Image, error) {
+// build is one try to build, without the given layers of the cache. With keep it
+// can make all trees again.
+func (e *Engine) build(ctx context.Context, g *graph.Graph, broken map[digest.Digest]bool, keep bool) ([]*Image, error) {
 	b := newBuild(e, g)
-	b.broken = broken
+	b.broken, b.keepAll = broken, keep
 	defer b.close()
 	if err := b.run(ctx); err != nil {
 		return nil, err

@@ -294,3 +294,43 @@ func TestSource_again(t *testing.T) {
 	assert.Check(t, is.Equal(w.copies.Load(), int32(2)))
 	assert.Check(t, is.Equal(f.sent.layerFiles(t, images[0], 0)["b"], "from the context"))
 }
+
+// passed is a store that has lost the layers of a stage when somebody wants them.
+type passed struct {
+	rootfs.Store
+	passing, lost int
+}
+
+func (p *passed) Work(ctx context.Context, parents []rootfs.Layer) (rootfs.Work, error) {
+	if p.passing > 0 && p.lost == 0 {
+		p.lost++
+		return nil, &rootfs.LostError{Err: errors.New("gone")}
+	}
+	w, err := p.Store.Work(ctx, parents)
+	return passedWork{w, p}, err
+}
+
+type passedWork struct {
+	rootfs.Work
+	store *passed
+}
+
+func (w passedWork) Commit(ctx context.Context, hints ...rootfs.Hint) (rootfs.Layer, error) {
+	if slices.Contains(hints, rootfs.Passing) {
+		w.store.passing++
+	}
+	return w.Work.Commit(ctx, hints...)
+}
+
+// A build that has lost what it threw away starts again and throws nothing away.
+func TestBuild_lost_layers(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, script{"one": write("one", "1"), "two": write("two", "2")})
+	store := &passed{Store: f.store}
+	f.Store, f.Parallel = store, 1
+	images, err := f.Build(t.Context(), f.load("FROM debian AS x\nRUN one\nRUN two\nFROM scratch\nCOPY --from=x /one /two /\n", "linux/amd64"))
+	assert.NilError(t, err)
+	assert.Check(t, is.Equal(store.passing, 1))
+	assert.Check(t, is.Equal(store.lost, 1))
+	assert.Check(t, is.Equal(f.sent.layerFiles(t, images[0], 0)["two"], "2"))
+}

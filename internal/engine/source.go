@@ -102,7 +102,7 @@ func (b *build) fill(ctx context.Context, v *graph.Vertex, fill func(dir string)
 		_ = w.Discard()
 		return nil, err
 	}
-	l, err := w.Commit(ctx, b.tops.hints(graph.Edge{Vertex: v}, nil)...)
+	l, err := w.Commit(ctx, b.hints(graph.Edge{Vertex: v}, nil)...)
 	if err != nil {
 		return nil, fmt.Errorf("looking through the files: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	is "gotest.tools/v3/assert/cmp"
 
 	"github.com/org/kaniko-multiarch/internal/graph"
+	"github.com/org/kaniko-multiarch/internal/rootfs"
 )
 
 // Which layers a store need not keep apart from their trees. That a hint is not
@@ -40,7 +41,7 @@ func TestTops(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t, nil)
 			g := f.load(tc.dockerfile, "linux/amd64")
-			tops := topsOf(g, tc.opened)
+			tops := topsOf(g, tc.opened, func(*graph.Vertex) bool { return true })
 			got := []string{}
 			for _, v := range g.Vertices {
 				below, ok := layered(v)
@@ -82,8 +83,42 @@ func TestTops_source(t *testing.T) {
 		"mounted": {on(&graph.Exec{Mounts: []graph.Mount{{Input: 0, Dest: "/m", ReadOnly: true, Output: graph.None}}}), 1},
 	} {
 		for _, opened := range []bool{false, true} {
-			tops := topsOf(tc.graph, opened)
+			tops := topsOf(tc.graph, opened, func(*graph.Vertex) bool { return true })
 			assert.Check(t, is.Len(tops.hints(edge, nil), tc.want), name)
 		}
+	}
+}
+
+// Which layers need not be kept, those that no image has.
+func TestTops_passing(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		dockerfile string
+		want       []string
+	}{
+		"steps":       {"FROM debian AS x\nRUN 1\nCOPY a /2\nRUN 3\nFROM debian\nCOPY --from=x / /4\n", []string{"/2", "1", "3"}},
+		"two_readers": {"FROM debian AS x\nRUN 1\nFROM debian\nCOPY --from=x /a /3\nCOPY --from=x /b /4\n", []string{"1"}},
+		"two_stages":  {"FROM debian AS x\nRUN 1\nFROM x AS y\nRUN 2\nFROM x AS z\nRUN 3\nFROM debian\nCOPY --from=y / /\nCOPY --from=z / /\n", []string{"2", "3"}},
+		"read_and_on": {"FROM debian AS x\nRUN 1\nFROM x AS y\nRUN 2\nFROM debian\nCOPY --from=x / /\nCOPY --from=y / /\n", []string{"2"}},
+		"owner":       {"FROM debian AS x\nRUN 1\nCOPY --chown=app a /2\nFROM debian\nCOPY --from=x / /\n", []string{"/2"}},
+		"link":        {"FROM debian AS x\nRUN 1\nCOPY --link a /2\nFROM debian\nCOPY --from=x / /\n", []string{}},
+		"image":       {"FROM debian\nRUN 1\nCOPY a /2\n", []string{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, nil)
+			g := f.load(tc.dockerfile, "linux/amd64")
+			exported := exported(g)
+			tops := topsOf(g, false, func(v *graph.Vertex) bool { return exported[v] })
+			got := []string{}
+			for _, v := range g.Vertices {
+				if _, ok := layered(v); ok && slices.Contains(tops.hints(graph.Edge{Vertex: v}, nil), rootfs.Passing) {
+					words := strings.Fields(v.Name)
+					got = append(got, words[len(words)-1])
+				}
+			}
+			slices.Sort(got)
+			assert.DeepEqual(t, got, tc.want)
+		})
 	}
 }

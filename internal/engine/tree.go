@@ -119,7 +119,7 @@ func (b *build) work(ctx context.Context, store rootfs.Store, t tree) (rootfs.Wo
 
 // commit makes the changes of w the top layer of t, and that the tree of e.
 func (b *build) commit(ctx context.Context, w rootfs.Work, t tree, e graph.Edge) (tree, error) {
-	l, err := w.Commit(ctx, b.tops.hints(e, t)...)
+	l, err := w.Commit(ctx, b.hints(e, t)...)
 	if err != nil {
 		return nil, fmt.Errorf("finding the changes: %w", err)
 	}

@@ -93,7 +93,7 @@ func (t *writer) look(name string) *found {
 		return f
 	}
 	// Of a file with several names only the first is read.
-	if kind == unix.S_IFREG && f.is.Size <= smallSize && f.is.Nlink == 1 {
+	if kind == unix.S_IFREG && f.is.Size <= smallSize && f.is.Nlink == 1 && !t.opts.NoContent {
 		f.content, f.err = readSmall(full, f.is.Size)
 		f.read = true
 	}

@@ -20,6 +20,9 @@ type WriteOptions struct {
 	// MaxTime, in seconds since 1970, replaces all later modification times;
 	// nil keeps them.
 	MaxTime *int64
+	// NoContent leaves out what is in files: the tar says what there is, and is no
+	// layer.
+	NoContent bool
 	// Xattr renames or drops extended attributes; nil keeps them as they are.
 	Xattr Rename
 }
@@ -154,10 +157,13 @@ func (t *writer) file(ctx context.Context, name string, f *found) error {
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		if f.read {
+		switch {
+		case f.read:
 			return t.small(hdr, f)
+		case !t.opts.NoContent:
+			return t.regular(ctx, name, hdr)
 		}
-		return t.regular(ctx, name, hdr)
+		hdr.Typeflag = tar.TypeReg
 	case unix.S_IFLNK:
 		target, err := os.Readlink(t.full(name))
 		if err != nil {

@@ -99,12 +99,17 @@ type Work interface {
 	Discard() error
 }
 
-// Hint is what a commit may count on. A wrong one costs time and disk space only.
+// Hint is what a commit may count on. A wrong one never gives a wrong layer.
 type Hint int
 
-// Top says that no work will be made on the layer. It may be written, and viewed
-// alone.
-const Top Hint = iota
+const (
+	// Top says that no work will be made on the layer. It may be written, and viewed
+	// alone.
+	Top Hint = iota
+	// Passing says that the layer will not be written, and that one work is made on
+	// it, or views only. What is wanted otherwise is a *LostError.
+	Passing
+)
 
 // View is a tree to read from.
 type View interface {

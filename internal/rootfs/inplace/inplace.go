@@ -132,6 +132,7 @@ type change struct {
 	pin       *pin
 	capturing sync.Mutex
 
+	// tar is nil for a layer whose content was not kept.
 	tar *os.File
 	// root has the layer's entries. Its own attributes, which no tar has, are
 	// those of the tree.
@@ -154,6 +155,9 @@ func (c *change) WriteTar(ctx context.Context, w io.Writer, opts rootfs.TarOptio
 	defer release()
 	if p := c.hold(); p != nil {
 		return c.writePinned(ctx, p, w, opts)
+	}
+	if c.tar == nil {
+		return errPassed()
 	}
 	info, err := c.tar.Stat()
 	if err != nil {

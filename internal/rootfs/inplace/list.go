@@ -96,6 +96,9 @@ func (l listing) Open(name string) (io.ReadCloser, error) {
 	if e == nil || e.node.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, missingFile("open", name)
 	}
+	if e.from.tar == nil {
+		return nil, errPassed()
+	}
 	content, err := e.node.Open(e.from.tar)
 	return io.NopCloser(content), err
 }

@@ -173,6 +173,9 @@ func (c *change) unpin(files *capture) error {
 	c.store.mu.Lock()
 	c.pin = nil
 	c.store.mu.Unlock()
+	if c.tar == nil {
+		return nil
+	}
 	return c.store.watchTar(c.tar)
 }
 

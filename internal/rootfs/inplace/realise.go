@@ -160,6 +160,9 @@ func (t *tree) makeFiles(ctx context.Context, name string, files []named) error 
 
 func (t *tree) makeFile(ctx context.Context, m *layer.Maker, dir *os.File, f named) error {
 	fd := int(dir.Fd())
+	if f.from.tar == nil && f.node.Mode&unix.S_IFMT == unix.S_IFREG {
+		return errPassed()
+	}
 	if err := m.Make(ctx, f.node, f.from.tar, fd, f.base); err != nil {
 		return err
 	}

@@ -104,9 +104,10 @@ func (t *tree) makes(e *entry) bool { return !t.part || e.wanted || e.exists() }
 // returns the names whose inodes change by that.
 func (t *tree) separate(linked bool) (changed []string) {
 	for _, g := range t.twins {
-		first := t.root.lookup(g[0])
-		for _, name := range g[1:] {
-			if linked && t.root.lookup(name).node == first.node {
+		stays := t.stays(g)
+		first := t.root.lookup(stays)
+		for _, name := range g {
+			if name == stays || linked && t.root.lookup(name).node == first.node {
 				continue
 			}
 			t.unmake(name)
@@ -114,6 +115,17 @@ func (t *tree) separate(linked bool) (changed []string) {
 		changed = append(changed, g...)
 	}
 	return changed
+}
+
+// stays is the name of a group whose file is not made again: one whose content is
+// nowhere else, if there is such.
+func (t *tree) stays(group []string) string {
+	for _, name := range group {
+		if e := t.root.lookup(name); e != nil && e.from.tar == nil {
+			return name
+		}
+	}
+	return group[0]
 }
 
 // groups returns the names that should be linked to each other, each group and

@@ -142,7 +142,7 @@ func (w *work) Commit(ctx context.Context, hints ...rootfs.Hint) (_ rootfs.Layer
 	w.ended = true
 	w.store.settled.RLock()
 	defer w.store.settled.RUnlock()
-	c, err := w.commit(ctx, slices.Contains(hints, rootfs.Top))
+	c, err := w.commit(ctx, hints)
 	// It may be why the commit has failed.
 	if disturbed := w.store.undisturbed(w.tree); disturbed != nil {
 		err = disturbed
@@ -157,17 +157,21 @@ func (w *work) Commit(ctx context.Context, hints ...rootfs.Hint) (_ rootfs.Layer
 	return c, nil
 }
 
-func (w *work) commit(ctx context.Context, top bool) (*change, error) {
+func (w *work) commit(ctx context.Context, hints []rootfs.Hint) (*change, error) {
 	p, err := w.tree.pin(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("finding what changed: %w", err)
 	}
 	c := &change{store: w.store, made: true, pin: p}
-	if top {
+	if slices.Contains(hints, rootfs.Top) {
 		// What a step does there later is told by the times.
 		return c, waitPast(ctx, p.newest)
 	}
-	captured, err := p.capture(ctx, w.store)
+	capture := p.capture
+	if slices.Contains(hints, rootfs.Passing) && !p.links() {
+		capture = p.outline
+	}
+	captured, err := capture(ctx, w.store)
 	if err != nil {
 		return nil, err
 	}
@@ -178,10 +182,34 @@ func socket(st *unix.Stat_t) *layer.Node {
 	return &layer.Node{Mode: st.Mode, UID: int(st.Uid), GID: int(st.Gid), Mtime: st.Mtim, Links: 1}
 }
 
-// capture is the files of a layer, in no tree.
+// capture is the files of a layer, in no tree. Without a tar their content is lost
+// when the tree changes.
 type capture struct {
 	tar  *os.File
 	root *layer.Node
+}
+
+// links reports whether files have several names: the next work separates them,
+// which takes their content.
+func (p *pin) links() bool {
+	for i, c := range p.candidates {
+		if p.modified[i] && c.is.Mode&unix.S_IFMT != unix.S_IFDIR && c.is.Nlink > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// outline is capture without the content of files.
+func (p *pin) outline(ctx context.Context, _ *Store) (*capture, error) {
+	root, err := scanned(ctx, func(scan io.Writer) error {
+		return layer.Write(ctx, scan, p.tree.dir, p.changes, layer.WriteOptions{NoContent: true})
+	})
+	return &capture{root: root}, err
+}
+
+func errPassed() error {
+	return &rootfs.LostError{Err: errors.New("files of a stage that was not to be kept are gone")}
 }
 
 // capture writes the changes to a tar: the tree goes on changing.
