@@ -41,7 +41,7 @@ func (b *build) local(ctx context.Context, v *graph.Vertex, op *graph.LocalSourc
 		return nil, fmt.Errorf("there is no context %q", op.Name)
 	}
 	files := buildcontext.Selection{Include: op.Include, Exclude: op.Exclude, FollowPaths: op.FollowPaths}
-	make := func() (rootfs.Layer, error) {
+	copied := func() (rootfs.Layer, error) {
 		return b.fill(ctx, v, func(dir string) error {
 			if err := from.Materialize(ctx, dir, files); err != nil {
 				return fmt.Errorf("loading context %q: %w", op.Name, err)
@@ -50,17 +50,17 @@ func (b *build) local(ctx context.Context, v *graph.Vertex, op *graph.LocalSourc
 		})
 	}
 	if b.Cache == nil || b.exported[v] {
-		return b.source(v, make)
+		return b.source(v, copied)
 	}
 	listing, err := from.List(ctx, b.SpoolDir, files)
 	if err != nil {
 		return nil, fmt.Errorf("loading context %q: %w", op.Name, err)
 	}
 	if listing == nil {
-		return b.source(v, make)
+		return b.source(v, copied)
 	}
 	checked := func() (rootfs.Layer, error) {
-		made, err := make()
+		made, err := copied()
 		if err != nil {
 			return nil, err
 		}
